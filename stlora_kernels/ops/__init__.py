@@ -1,0 +1,1 @@
+"""One folder per fused operation, always with the same file names; ``dispatch`` picks the backend."""

@@ -1,0 +1,84 @@
+"""Picks the backend of a fused operation: what the caller asked for, else the fastest that covers the call.
+
+Environment: ``STLORA_BACKEND`` names the backend to use everywhere, as :func:`use_backend` does in a block.
+A backend that was asked for by name is used or refused with the reason, never replaced. Left to itself, the
+choice falls to the next backend where a faster one does not cover the call, and a debug log says so.
+"""
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+
+from stlora_kernels.ops import native
+
+log = logging.getLogger("stlora_kernels")
+
+# Fastest first. Each is told the kind of device and answers why it cannot run there, or None if it can.
+BACKENDS: dict[str, Callable[[str], str | None]] = {
+    "cpu": native.why_unavailable,
+    "reference": lambda device_type: None,
+}
+
+
+def _known(name: str) -> str:
+    if name not in BACKENDS:
+        raise ValueError(f"backend: got {name!r}, expected one of {', '.join(BACKENDS)}")
+    return name
+
+
+_preferred: str | None = None
+if "STLORA_BACKEND" in os.environ:
+    _preferred = _known(os.environ["STLORA_BACKEND"])
+
+
+def why_unavailable(name: str, device: torch.device | str = "cpu") -> str | None:
+    """Why a backend cannot run on a device of this kind on this machine, or None if it can."""
+    return BACKENDS[_known(name)](torch.device(device).type)
+
+
+def available_backends(device: torch.device | str = "cpu") -> tuple[str, ...]:
+    """The backends that can run on ``device``, fastest first."""
+    return tuple(name for name in BACKENDS if why_unavailable(name, device) is None)
+
+
+@contextmanager
+def use_backend(name: str) -> Iterator[None]:
+    """Within the block every fused operation uses this backend (process-wide, like torch's own backend flags).
+
+    Raises:
+        ValueError: if there is no backend of this name.
+    """
+    global _preferred
+    before, _preferred = _preferred, _known(name)
+    try:
+        yield
+    finally:
+        _preferred = before
+
+
+def choose(operation: str, requested: str | None, device_type: str, why_not: Callable[[str], str | None]) -> str:
+    """The backend for one call.
+
+    Args:
+        operation: its name, for messages.
+        requested: the backend the caller named, if any; :func:`use_backend` and the environment come next.
+        device_type: where the tensors are.
+        why_not: asked of a backend that is available: why it does not cover this call, or None.
+
+    Raises:
+        ValueError: if a backend was asked for by name and cannot run this call.
+    """
+    if requested is None:
+        requested = _preferred
+    candidates = tuple(BACKENDS) if requested is None else (_known(requested),)
+    reason: str | None = None
+    for name in candidates:
+        reason = BACKENDS[name](device_type) or why_not(name)
+        if reason is None:
+            return name
+        if requested is None and not torch.compiler.is_compiling():
+            log.debug("%s: backend %s passed over: %s", operation, name, reason)
+    raise ValueError(f"backend: {requested!r} cannot run this {operation}: {reason}")

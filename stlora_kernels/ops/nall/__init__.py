@@ -1,0 +1,186 @@
+"""``sk.nall``: checks, the choice of a backend, and the operator that torch sees.
+
+The operators ``stlora::nall`` and ``stlora::nall_backward`` carry the backend's name as an argument, so that a
+compiled or exported graph keeps the backend it was traced with. Autograd is registered on the operator itself
+rather than in an ``autograd.Function`` around it: torch.compile, torch.export and ``opcheck`` then see gradients too.
+"""
+
+import torch
+from torch import Tensor
+
+from stlora_kernels.ops import dispatch, philox
+from stlora_kernels.ops.nall import cpu, reference
+
+ACTIVATIONS = ("relu", "leaky_relu")
+_KERNELS = {"cpu": cpu}
+
+
+def nall(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    A: Tensor,
+    B: Tensor,
+    alpha: float = 1.0,
+    *,
+    dropout_p: float = 0.0,
+    seed: Tensor | None = None,
+    activation: str | None = None,
+    negative_slope: float = 0.1,
+    node_index: Tensor | None = None,
+    backend: str | None = None,
+) -> Tensor:
+    r"""Node-adaptive low-rank layer: a shared linear map plus each node's own low-rank correction.
+
+    .. math:: y_{m,n} = \mathrm{act}(W x_{m,n} + b + \alpha A_n (B_n \, \mathrm{dropout}_p(x_{m,n})))
+
+    Args:
+        x: ``[*, N, I]``, any leading dims and strides.
+        weight: ``[O, I]``, shared by all nodes.
+        bias: ``[O]`` or None.
+        A, B: ``[P, O, r]`` and ``[P, r, I]``, one pair per adapter; ``P == N`` unless ``node_index`` is given.
+        alpha: plain multiplier of the low-rank path.
+        dropout_p: probability of dropping an element on the low-rank path, in [0, 1].
+        seed: 0-d int64 that decides the mask (see :mod:`stlora_kernels.ops.philox`); drawn from torch's
+            generator when dropout is on and none is given.
+        activation: None, "relu" or "leaky_relu".
+        negative_slope: of leaky_relu, at least 0.
+        node_index: ``[N]`` int64, the adapter each node slot uses; any order, repeats allowed.
+        backend: one of :func:`stlora_kernels.available_backends`; the fastest that covers the call if None.
+
+    Returns:
+        ``[*, N, O]`` in the dtype of ``x`` (of autocast where that is on).
+
+    Raises:
+        ValueError: for shapes, dtypes, devices or ranges that do not fit, before anything is computed.
+
+    Source: ST-LoRA, arXiv 2404.07919, eq. (2).
+    """
+    if torch.is_autocast_enabled(x.device.type):
+        x, weight, bias, A, B = _autocast(x, weight, bias, A, B)
+    _check(x, weight, bias, A, B, dropout_p, seed, activation, negative_slope, node_index)
+    name = dispatch.choose("nall", backend, x.device.type, lambda name: _why_not(name, x))
+    if dropout_p > 0 and seed is None:
+        seed = philox.draw_seed()
+    if name == "reference":
+        return reference.nall(
+            x, weight, bias, A, B, alpha, dropout_p, seed, activation, negative_slope, node_index
+        )
+    return torch.ops.stlora.nall(
+        x, weight, bias, A, B, seed, node_index,
+        alpha, dropout_p, activation or "none", negative_slope, name,
+    )  # fmt: skip
+
+
+def _why_not(name: str, x: Tensor) -> str | None:
+    return None if name == "reference" else _KERNELS[name].why_not(x)
+
+
+def _autocast(*tensors: Tensor | None) -> list[Tensor | None]:
+    assert tensors[0] is not None
+    dtype = torch.get_autocast_dtype(tensors[0].device.type)
+    return [
+        t.to(dtype) if t is not None and t.is_floating_point() and t.dtype != torch.float64 else t for t in tensors
+    ]
+
+
+def _check(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    A: Tensor,
+    B: Tensor,
+    dropout_p: float,
+    seed: Tensor | None,
+    activation: str | None,
+    negative_slope: float,
+    node_index: Tensor | None,
+) -> None:
+    if x.dim() < 2:
+        raise ValueError(f"x: got shape {list(x.shape)}, expected [*, N, I]")
+    if weight.dim() != 2 or weight.shape[1] != x.shape[-1]:
+        raise ValueError(f"weight: got shape {list(weight.shape)}, expected [O, {x.shape[-1]}] to fit x {list(x.shape)}")
+    N, (O, I) = x.shape[-2], weight.shape  # noqa: E741
+    if bias is not None and bias.shape != (O,):
+        raise ValueError(f"bias: got shape {list(bias.shape)}, expected [{O}]")
+    if A.dim() != 3 or A.shape[1] != O or A.shape[2] < 1:
+        raise ValueError(f"A: got shape {list(A.shape)}, expected [adapters, {O}, rank]")
+    P, r = A.shape[0], A.shape[2]
+    if B.shape != (P, r, I):
+        raise ValueError(f"B: got shape {list(B.shape)}, expected [{P}, {r}, {I}] to fit A {list(A.shape)}")
+    if node_index is None:
+        if P != N:
+            raise ValueError(f"A: got {P} adapters for the {N} nodes of x; expected one each, or a node_index")
+    elif node_index.shape != (N,) or node_index.dtype != torch.int64:
+        raise ValueError(f"node_index: got {node_index.dtype} {list(node_index.shape)}, expected int64 [{N}]")
+    for name, tensor in (("weight", weight), ("bias", bias), ("A", A), ("B", B)):
+        if tensor is not None and (tensor.dtype != x.dtype or tensor.device != x.device):
+            raise ValueError(
+                f"{name}: got {tensor.dtype} on {tensor.device}, expected {x.dtype} on {x.device} like x"
+            )
+    if not x.is_floating_point():
+        raise ValueError(f"x: got dtype {x.dtype}, expected a floating-point dtype")
+    if node_index is not None and node_index.device != x.device:
+        raise ValueError(f"node_index: got device {node_index.device}, expected {x.device} like x")
+    if not 0.0 <= dropout_p <= 1.0:
+        raise ValueError(f"dropout_p: got {dropout_p}, expected a probability in [0, 1]")
+    if seed is not None and (seed.dim() != 0 or seed.dtype != torch.int64):
+        raise ValueError(f"seed: got {seed.dtype} {list(seed.shape)}, expected a 0-d int64 tensor")
+    if activation is not None and activation not in ACTIVATIONS:
+        raise ValueError(f"activation: got {activation!r}, expected None, {' or '.join(map(repr, ACTIVATIONS))}")
+    if negative_slope < 0:
+        raise ValueError(f"negative_slope: got {negative_slope}, expected at least 0")
+
+
+_library = torch.library.Library("stlora", "FRAGMENT")
+_library.define(
+    "nall(Tensor x, Tensor weight, Tensor? bias, Tensor A, Tensor B, Tensor? seed, Tensor? node_index, "
+    "float alpha, float dropout_p, str activation, float negative_slope, str backend) -> Tensor"
+)
+_library.define(
+    "nall_backward(Tensor grad, Tensor? y, bool[] needs, Tensor x, Tensor weight, Tensor? bias, Tensor A, Tensor B, "
+    "Tensor? seed, Tensor? node_index, float alpha, float dropout_p, str activation, float negative_slope, "
+    "str backend) -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
+)
+
+
+@torch.library.impl(_library, "nall", "CompositeExplicitAutograd")
+def _forward(*args):
+    *problem, backend = args
+    return _KERNELS[backend].forward(*problem)
+
+
+@torch.library.impl(_library, "nall_backward", "CompositeExplicitAutograd")
+def _backward(*args):
+    *problem, backend = args
+    return _KERNELS[backend].backward(*problem)
+
+
+@torch.library.register_fake("stlora::nall", lib=_library)
+def _forward_fake(x, weight, *_):
+    return x.new_empty(*x.shape[:-1], weight.shape[0])
+
+
+@torch.library.register_fake("stlora::nall_backward", lib=_library)
+def _backward_fake(grad, y, needs, x, weight, bias, A, B, *_):
+    shapes = (x.shape, weight.shape, weight.shape[:1], A.shape, B.shape)
+    return tuple(x.new_empty(shape if needed else (0,)) for shape, needed in zip(shapes, needs, strict=True))
+
+
+def _save(ctx, inputs, output):
+    x, weight, bias, A, B, seed, node_index, *ctx.options = inputs
+    activation = ctx.options[2]
+    ctx.save_for_backward(
+        x, weight, bias, A, B, seed, node_index, None if activation == "none" else output
+    )
+
+
+def _gradients(ctx, grad):
+    *tensors, y = ctx.saved_tensors
+    needs = list(ctx.needs_input_grad[:5])
+    gradients = torch.ops.stlora.nall_backward(grad, y, needs, *tensors, *ctx.options)
+    used = (g if needed else None for g, needed in zip(gradients, needs, strict=True))
+    return *used, *[None] * 7
+
+
+torch.library.register_autograd("stlora::nall", _gradients, setup_context=_save, lib=_library)
