@@ -65,7 +65,12 @@ class NALL(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        sizes = {"num_nodes": num_nodes, "in_features": in_features, "out_features": out_features, "rank": rank}
+        sizes = {
+            "num_nodes": num_nodes,
+            "in_features": in_features,
+            "out_features": out_features,
+            "rank": rank,
+        }
         for name, size in sizes.items():
             if size < 1:
                 raise ValueError(f"{name}: got {size}, expected at least 1")
@@ -77,7 +82,12 @@ class NALL(nn.Module):
             raise ValueError(f"activation: got {activation!r}, expected None, 'relu' or 'leaky_relu'")
         if negative_slope < 0:
             raise ValueError(f"negative_slope: got {negative_slope}, expected at least 0")
-        self.num_nodes, self.in_features, self.out_features, self.rank = num_nodes, in_features, out_features, rank
+        self.num_nodes, self.in_features, self.out_features, self.rank = (
+            num_nodes,
+            in_features,
+            out_features,
+            rank,
+        )
         self.alpha, self.dropout, self.factor = alpha, dropout, factor
         self.activation, self.negative_slope = activation, negative_slope
 
@@ -107,6 +117,8 @@ class NALL(nn.Module):
 
     def factors(self) -> tuple[Tensor, Tensor]:
         """``A [N, O, r]`` and ``B [N, r, I]`` as the nodes see them, whatever ``factor`` shares."""
+        if self.factor == "node":
+            return self.lora_A, self.lora_B
         A = self.lora_A if self.lora_core is None else self.lora_A @ self.lora_core
         return A.expand(self.num_nodes, -1, -1), self.lora_B.expand(self.num_nodes, -1, -1)
 
@@ -128,8 +140,12 @@ class NALL(nn.Module):
         )
 
     def extra_repr(self) -> str:
-        parts = [f"num_nodes={self.num_nodes}, in_features={self.in_features}, out_features={self.out_features}"]
-        parts += [f"rank={self.rank}, alpha={self.alpha}, factor={self.factor!r}, bias={self.bias is not None}"]
+        parts = [
+            f"num_nodes={self.num_nodes}, in_features={self.in_features}, out_features={self.out_features}"
+        ]
+        parts += [
+            f"rank={self.rank}, alpha={self.alpha}, factor={self.factor!r}, bias={self.bias is not None}"
+        ]
         if self.dropout:
             parts.append(f"dropout={self.dropout}")
         if self.activation:

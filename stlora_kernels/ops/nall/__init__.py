@@ -1,12 +1,13 @@
 """``sk.nall``: checks, the choice of a backend, and the operator that torch sees.
 
 The operators ``stlora::nall`` and ``stlora::nall_backward`` carry the backend's name as an argument, so that a
-compiled or exported graph keeps the backend it was traced with. Autograd is registered on the operator itself
-rather than in an ``autograd.Function`` around it: torch.compile, torch.export and ``opcheck`` then see gradients too.
+compiled or exported graph keeps the backend it was traced with. Autograd is a Function around them: registering it
+on the operator costs twice as much per call.
 """
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from stlora_kernels.ops import dispatch, philox
 from stlora_kernels.ops.nall import cpu, reference
@@ -66,7 +67,7 @@ def nall(
         return reference.nall(
             x, weight, bias, A, B, alpha, dropout_p, seed, activation, negative_slope, node_index
         )
-    return torch.ops.stlora.nall(
+    return _Nall.apply(
         x, weight, bias, A, B, seed, node_index,
         alpha, dropout_p, activation or "none", negative_slope, name,
     )  # fmt: skip
@@ -80,7 +81,8 @@ def _autocast(*tensors: Tensor | None) -> list[Tensor | None]:
     assert tensors[0] is not None
     dtype = torch.get_autocast_dtype(tensors[0].device.type)
     return [
-        t.to(dtype) if t is not None and t.is_floating_point() and t.dtype != torch.float64 else t for t in tensors
+        t.to(dtype) if t is not None and t.is_floating_point() and t.dtype != torch.float64 else t
+        for t in tensors
     ]
 
 
@@ -99,7 +101,9 @@ def _check(
     if x.dim() < 2:
         raise ValueError(f"x: got shape {list(x.shape)}, expected [*, N, I]")
     if weight.dim() != 2 or weight.shape[1] != x.shape[-1]:
-        raise ValueError(f"weight: got shape {list(weight.shape)}, expected [O, {x.shape[-1]}] to fit x {list(x.shape)}")
+        raise ValueError(
+            f"weight: got shape {list(weight.shape)}, expected [O, {x.shape[-1]}] to fit x {list(x.shape)}"
+        )
     N, (O, I) = x.shape[-2], weight.shape  # noqa: E741
     if bias is not None and bias.shape != (O,):
         raise ValueError(f"bias: got shape {list(bias.shape)}, expected [{O}]")
@@ -110,7 +114,9 @@ def _check(
         raise ValueError(f"B: got shape {list(B.shape)}, expected [{P}, {r}, {I}] to fit A {list(A.shape)}")
     if node_index is None:
         if P != N:
-            raise ValueError(f"A: got {P} adapters for the {N} nodes of x; expected one each, or a node_index")
+            raise ValueError(
+                f"A: got {P} adapters for the {N} nodes of x; expected one each, or a node_index"
+            )
     elif node_index.shape != (N,) or node_index.dtype != torch.int64:
         raise ValueError(f"node_index: got {node_index.dtype} {list(node_index.shape)}, expected int64 [{N}]")
     for name, tensor in (("weight", weight), ("bias", bias), ("A", A), ("B", B)):
@@ -127,7 +133,9 @@ def _check(
     if seed is not None and (seed.dim() != 0 or seed.dtype != torch.int64):
         raise ValueError(f"seed: got {seed.dtype} {list(seed.shape)}, expected a 0-d int64 tensor")
     if activation is not None and activation not in ACTIVATIONS:
-        raise ValueError(f"activation: got {activation!r}, expected None, {' or '.join(map(repr, ACTIVATIONS))}")
+        raise ValueError(
+            f"activation: got {activation!r}, expected None, {' or '.join(map(repr, ACTIVATIONS))}"
+        )
     if negative_slope < 0:
         raise ValueError(f"negative_slope: got {negative_slope}, expected at least 0")
 
@@ -167,20 +175,20 @@ def _backward_fake(grad, y, needs, x, weight, bias, A, B, *_):
     return tuple(x.new_empty(shape if needed else (0,)) for shape, needed in zip(shapes, needs, strict=True))
 
 
-def _save(ctx, inputs, output):
-    x, weight, bias, A, B, seed, node_index, *ctx.options = inputs
-    activation = ctx.options[2]
-    ctx.save_for_backward(
-        x, weight, bias, A, B, seed, node_index, None if activation == "none" else output
-    )
+class _Nall(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, weight, bias, A, B, seed, node_index, *options):
+        y = torch.ops.stlora.nall(x, weight, bias, A, B, seed, node_index, *options)
+        activation = options[2]
+        ctx.save_for_backward(x, weight, bias, A, B, seed, node_index, None if activation == "none" else y)
+        ctx.options = options
+        return y
 
-
-def _gradients(ctx, grad):
-    *tensors, y = ctx.saved_tensors
-    needs = list(ctx.needs_input_grad[:5])
-    gradients = torch.ops.stlora.nall_backward(grad, y, needs, *tensors, *ctx.options)
-    used = (g if needed else None for g, needed in zip(gradients, needs, strict=True))
-    return *used, *[None] * 7
-
-
-torch.library.register_autograd("stlora::nall", _gradients, setup_context=_save, lib=_library)
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        *tensors, y = ctx.saved_tensors
+        needs = list(ctx.needs_input_grad[:5])
+        gradients = torch.ops.stlora.nall_backward(grad, y, needs, *tensors, *ctx.options)
+        used = [g if needed else None for g, needed in zip(gradients, needs, strict=True)]
+        return *used, *[None] * (2 + len(ctx.options))

@@ -1,0 +1,294 @@
+// Backward of the NALL: dX, dW, db, dA, dB in one parallel region.
+//
+// A thread owns the rows of its units, and its own partial sums of dW and db; W, the current adapter and what it
+// gathers for that adapter stay in L2, the tiles of x and of the gradient G (activation already undone) in L1/L2.
+// x, G and dX move once. After a barrier the partial sums are added in the order of the threads: no atomics, the same
+// bits from run to run.
+//
+// Merged order (no dropout, many rows):     W_p = W + alpha A_p B_p,  dX = G W_p,  D = G^T X,
+//                                           dW += D,  dA_p = alpha D B_p^T,  dB_p = alpha A_p^T D.
+// Low-rank order:  U = G alpha A_p,  Z = Xd alpha B_p^T,  Xd = mask * X,
+//                                           dX = G W + mask * (U B_p),  dW += G^T X,  dA_p = G^T Z,  dB_p = U^T Xd.
+#pragma once
+
+#include "nall_forward.h"
+
+namespace stlora::cpu::STLORA_ISA {
+
+template <typename T>
+struct BackwardScratch {
+  Matrix<T> weight, merged;              // [O, I]
+  Matrix<T> a, b, b_t;                   // [O, r] alpha A_p, [r, I], [I, r] alpha B_p^T
+  Matrix<T> x, g, dx;                    // [R, I], [R, O], [R, I]
+  Matrix<T> mask, dropped, low_rank_dx;  // [R, I]
+  Matrix<T> u, z;                        // [R, r]
+  Matrix<T> d, da, db;                   // [O, I], [O, r], [r, I]  of this adapter
+  Matrix<T> dweight, dbias, dbias_unit;  // [O, I], [1, O]  of this thread; [1, O] of this unit
+  Matrix<T> shared_da[2], shared_db[2];  // this thread's part of an adapter that others work on too
+
+  BackwardScratch(Cutter& cut, const NallProblem& p)
+      : weight(cut.matrix<T>(p.out, p.in)),
+        merged(cut.matrix<T>(p.out, p.in)),
+        a(cut.matrix<T>(p.out, p.rank)),
+        b(cut.matrix<T>(p.rank, p.in)),
+        b_t(cut.matrix<T>(p.in, p.rank)),
+        x(cut.matrix<T>(kRowBlock, p.in)),
+        g(cut.matrix<T>(kRowBlock, p.out)),
+        dx(cut.matrix<T>(kRowBlock, p.in)),
+        mask(cut.matrix<T>(kRowBlock, p.in)),
+        dropped(cut.matrix<T>(kRowBlock, p.in)),
+        low_rank_dx(cut.matrix<T>(kRowBlock, p.in)),
+        u(cut.matrix<T>(kRowBlock, p.rank)),
+        z(cut.matrix<T>(kRowBlock, p.rank)),
+        d(cut.matrix<T>(p.out, p.in)),
+        da(cut.matrix<T>(p.out, p.rank)),
+        db(cut.matrix<T>(p.rank, p.in)),
+        dweight(cut.matrix<T>(p.out, p.in)),
+        dbias(cut.matrix<T>(1, p.out)),
+        dbias_unit(cut.matrix<T>(1, p.out)),
+        shared_da{cut.matrix<T>(p.out, p.rank), cut.matrix<T>(p.out, p.rank)},
+        shared_db{cut.matrix<T>(p.rank, p.in), cut.matrix<T>(p.rank, p.in)} {}
+};
+
+template <typename S>
+class Backward {
+  using T = Compute<S>;
+
+ public:
+  Backward(const NallProblem& p, const Schedule& schedule, const Strided& grad, const void* y, const NallGradients& out)
+      : p_(p),
+        schedule_(schedule),
+        grad_(grad),
+        y_(static_cast<const S*>(y)),
+        out_(out),
+        dropout_(low_rank_dropout<T>(p)),
+        factors_(out.A || out.B) {
+    Cutter count(nullptr);
+    BackwardScratch<T> needed(count, p);
+    bytes_ = count.used();
+    const size_t slab_bytes = bytes_ * size_t(schedule.threads());
+    const size_t shared_bytes = sizeof(Shared) * 2 * size_t(schedule.threads());
+    slab_ = scratch_slab(slab_bytes + shared_bytes);
+    shared_ = reinterpret_cast<Shared*>(slab_ + slab_bytes);
+  }
+
+  void run() {
+    parallel(schedule_.threads(), [&](int thread) { work(thread); }, [&](int thread) { finish(thread); });
+  }
+
+ private:
+  static constexpr int64_t kNone = -1;
+  using Shared = int64_t;  // the adapter whose part stands in shared_da/db[k] of a thread, or kNone
+
+  BackwardScratch<T> scratch(int thread) const {
+    Cutter cut(slab_ + bytes_ * size_t(thread));
+    return BackwardScratch<T>(cut, p_);
+  }
+
+  // The cheaper order for this adapter, counted in multiplications.
+  bool merge(int64_t rows) const {
+    if (dropout_.active()) return false;
+    const int64_t io = p_.in * p_.out, r = p_.rank, sum = r * (p_.in + p_.out);
+    int64_t merged = 0, low_rank = 0;
+    if (out_.x) merged += (rows + r) * io, low_rank += rows * (io + sum);
+    if (out_.weight || factors_) merged += rows * io;
+    if (out_.weight) low_rank += rows * io;
+    if (factors_) merged += 2 * r * io, low_rank += 2 * rows * sum;
+    return merged < low_rank;
+  }
+
+  void work(int thread) {
+    const BackwardScratch<T> s = scratch(thread);
+    Shared* shared = shared_ + 2 * thread;
+    shared[0] = shared[1] = kNone;
+    load_matrix(static_cast<const S*>(p_.weight), p_.out, p_.in, T(1), s.weight);
+    fill_zero(s.dweight, p_.out);
+    fill_zero(s.dbias, 1);
+
+    schedule_.for_each_segment(thread, [&](const Segment& segment) {
+      const bool merged = merge(schedule_.slots_of(segment.adapter) * p_.rows);
+      const S* B = static_cast<const S*>(p_.B) + segment.adapter * p_.B_stride;
+      load_matrix(static_cast<const S*>(p_.A) + segment.adapter * p_.A_stride, p_.out, p_.rank, T(p_.alpha), s.a);
+      load_matrix(B, p_.rank, p_.in, T(1), s.b);
+      load_transposed(B, p_.rank, p_.in, T(p_.alpha), s.b_t);
+      if (merged && out_.x) gemm(p_.out, p_.in, p_.rank, s.a.left(), s.b, s.weight, s.merged);
+
+      bool first = true;
+      for (int64_t u = segment.first; u < segment.last; ++u, first = false) {
+        const Schedule::Unit unit = schedule_.unit(u);
+        load_unit(s, unit);
+        if (merged)
+          merged_unit(s, unit, first);
+        else
+          low_rank_unit(s, unit, first);
+      }
+      if (!factors_) return;
+      if (merged) {
+        gemm(p_.out, p_.rank, p_.in, s.d.left(), s.b_t, kNothing, s.da);
+        gemm(p_.rank, p_.in, p_.out, s.a.transposed(), s.d, kNothing, s.db);
+        if (out_.weight) add(s.d, p_.out, s.dweight);
+      }
+      if (segment.whole) {
+        store_factors(segment.adapter, s.da, s.db);
+      } else {
+        const int k = shared[0] == kNone ? 0 : 1;
+        shared[k] = segment.adapter;
+        copy(s.da, p_.out, s.shared_da[k]);
+        copy(s.db, p_.rank, s.shared_db[k]);
+      }
+    });
+  }
+
+  void load_unit(const BackwardScratch<T>& s, const Schedule::Unit& unit) const {
+    const T slope = p_.activation == Activation::relu ? T(0) : T(p_.negative_slope);
+    fill_zero(s.dbias_unit, 1);
+    T* const dbias = s.dbias_unit.data;
+    for (int64_t row = unit.begin; row < unit.end; ++row) {
+      T* const g = s.g.row(row - unit.begin);
+      load_row(element<S>(p_.x, row, unit.slot), p_.x.feature, p_.in, s.x.row(row - unit.begin));
+      load_row(element<S>(grad_, row, unit.slot), grad_.feature, p_.out, g);
+      if (p_.activation != Activation::none) {
+        const S* y = y_ + (row * p_.nodes + unit.slot) * p_.out;
+        for (int64_t o = 0; o < p_.out; ++o) g[o] = widen(y[o]) > 0 ? g[o] : g[o] * slope;
+      }
+      for (int64_t o = 0; o < p_.out; ++o) dbias[o] += g[o];
+    }
+    for (int64_t o = 0; o < p_.out; ++o) s.dbias.data[o] += dbias[o];
+  }
+
+  void merged_unit(const BackwardScratch<T>& s, const Schedule::Unit& unit, bool first) const {
+    const int64_t rows = unit.end - unit.begin;
+    if (out_.x) {
+      gemm(rows, p_.in, p_.out, s.g.left(), s.merged, kNothing, s.dx);
+      store_dx(s, unit);
+    }
+    if (factors_)
+      gemm(p_.out, p_.in, rows, s.g.transposed(), s.x, first ? kNothing : s.d, s.d);
+    else if (out_.weight)
+      gemm(p_.out, p_.in, rows, s.g.transposed(), s.x, s.dweight, s.dweight);
+  }
+
+  void low_rank_unit(const BackwardScratch<T>& s, const Schedule::Unit& unit, bool first) const {
+    const int64_t rows = unit.end - unit.begin;
+    Matrix<T> low_rank_x = s.x;
+    if (dropout_.active()) {
+      low_rank_x = s.dropped;
+      for (int64_t i = 0; i < rows; ++i) {
+        T *mask = s.mask.row(i), *dropped = s.dropped.row(i);
+        dropout_.factors(element_index(p_, unit.begin + i, unit.slot), p_.in, mask);
+        for (int64_t j = 0; j < p_.in; ++j) dropped[j] = s.x.row(i)[j] * mask[j];
+        for (int64_t j = p_.in; j < padded<T>(p_.in); ++j) dropped[j] = 0;
+      }
+    }
+    if (out_.x || factors_) gemm(rows, p_.rank, p_.out, s.g.left(), s.a, kNothing, s.u);
+    if (out_.x) {
+      if (dropout_.active()) {
+        gemm(rows, p_.in, p_.out, s.g.left(), s.weight, kNothing, s.dx);
+        gemm(rows, p_.in, p_.rank, s.u.left(), s.b, kNothing, s.low_rank_dx);
+        for (int64_t i = 0; i < rows; ++i)
+          for (int64_t j = 0; j < p_.in; ++j) s.dx.row(i)[j] += s.mask.row(i)[j] * s.low_rank_dx.row(i)[j];
+      } else {
+        gemm(rows, p_.in, p_.rank, s.u.left(), s.b, kNothing, s.dx);
+        gemm(rows, p_.in, p_.out, s.g.left(), s.weight, s.dx, s.dx);
+      }
+      store_dx(s, unit);
+    }
+    if (out_.weight) gemm(p_.out, p_.in, rows, s.g.transposed(), s.x, s.dweight, s.dweight);
+    if (factors_) {
+      gemm(rows, p_.rank, p_.in, low_rank_x.left(), s.b_t, kNothing, s.z);
+      gemm(p_.out, p_.rank, rows, s.g.transposed(), s.z, first ? kNothing : s.da, s.da);
+      gemm(p_.rank, p_.in, rows, s.u.transposed(), low_rank_x, first ? kNothing : s.db, s.db);
+    }
+  }
+
+  void store_dx(const BackwardScratch<T>& s, const Schedule::Unit& unit) const {
+    for (int64_t row = unit.begin; row < unit.end; ++row)
+      store_row(s.dx.row(row - unit.begin), p_.in, static_cast<S*>(out_.x) + (row * p_.nodes + unit.slot) * p_.in);
+  }
+
+  void store_factors(int64_t adapter, Matrix<T> da, Matrix<T> db) const {
+    if (out_.A) store_matrix(da, p_.out, p_.rank, static_cast<S*>(out_.A) + adapter * p_.out * p_.rank);
+    if (out_.B) store_matrix(db, p_.rank, p_.in, static_cast<S*>(out_.B) + adapter * p_.rank * p_.in);
+  }
+
+  // After the barrier: ordered sums of what several threads contributed to, each sum by one thread.
+  void finish(int thread) {
+    const int threads = schedule_.threads();
+    const BackwardScratch<T> mine = scratch(thread);
+    if (out_.weight) {
+      const int64_t begin = p_.out * thread / threads, end = p_.out * (thread + 1) / threads;
+      for (int64_t o = begin; o < end; ++o)
+        sum_rows(p_.in, static_cast<S*>(out_.weight) + o * p_.in, mine.x.data,
+                 [&](int t) { return scratch(t).dweight.row(o); });
+    }
+    if (out_.bias && thread == 0)
+      sum_rows(p_.out, static_cast<S*>(out_.bias), mine.g.data, [&](int t) { return scratch(t).dbias.data; });
+    if (!factors_) return;
+    for (int k = 0; k < 2; ++k) {
+      const int64_t adapter = shared_[2 * thread + k];
+      if (adapter == kNone || held_before(thread, k, adapter)) continue;
+      for (int other = 2 * thread + k + 1; other < 2 * threads; ++other) {
+        if (shared_[other] != adapter) continue;
+        const BackwardScratch<T> theirs = scratch(other / 2);
+        add(theirs.shared_da[other % 2], p_.out, mine.shared_da[k]);
+        add(theirs.shared_db[other % 2], p_.rank, mine.shared_db[k]);
+      }
+      store_factors(adapter, mine.shared_da[k], mine.shared_db[k]);
+    }
+    zero_unused_adapters(thread);
+  }
+
+  bool held_before(int thread, int k, int64_t adapter) const {
+    for (int earlier = 0; earlier < 2 * thread + k; ++earlier)
+      if (shared_[earlier] == adapter) return true;
+    return false;
+  }
+
+  void zero_unused_adapters(int thread) const {
+    const int threads = schedule_.threads();
+    const int64_t begin = p_.adapters * thread / threads, end = p_.adapters * (thread + 1) / threads;
+    for (int64_t adapter = begin; adapter < end; ++adapter) {
+      if (schedule_.slots_of(adapter) > 0 && p_.rows > 0) continue;
+      if (out_.A) std::memset(static_cast<S*>(out_.A) + adapter * p_.out * p_.rank, 0, sizeof(S) * p_.out * p_.rank);
+      if (out_.B) std::memset(static_cast<S*>(out_.B) + adapter * p_.rank * p_.in, 0, sizeof(S) * p_.rank * p_.in);
+    }
+  }
+
+  template <typename Part>
+  void sum_rows(int64_t count, S* to, T* sum, Part&& part) const {
+    for (int64_t i = 0; i < count; ++i) sum[i] = 0;
+    for (int t = 0; t < schedule_.threads(); ++t) {
+      const T* row = part(t);
+      for (int64_t i = 0; i < count; ++i) sum[i] += row[i];
+    }
+    store_row(sum, count, to);
+  }
+
+  static void add(Matrix<T> from, int64_t rows, Matrix<T> to) {
+    for (int64_t i = 0; i < rows * to.ld; ++i) to.data[i] += from.data[i];
+  }
+  static void copy(Matrix<T> from, int64_t rows, Matrix<T> to) {
+    std::memcpy(to.data, from.data, sizeof(T) * size_t(rows * to.ld));
+  }
+
+  static constexpr Matrix<T> kNothing{nullptr, 0};
+
+  const NallProblem& p_;
+  const Schedule& schedule_;
+  const Strided& grad_;
+  const S* y_;
+  const NallGradients& out_;
+  const Dropout<T> dropout_;
+  const bool factors_;
+  size_t bytes_;
+  char* slab_;
+  Shared* shared_;
+};
+
+template <typename S>
+void backward(const NallProblem& p, const Schedule& schedule, const Strided& grad, const void* y,
+              const NallGradients& gradients) {
+  Backward<S>(p, schedule, grad, y, gradients).run();
+}
+
+}  // namespace stlora::cpu::STLORA_ISA
