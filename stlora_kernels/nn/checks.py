@@ -1,0 +1,47 @@
+"""What every model of this package asks of its arguments and inputs, each with a one-line error."""
+
+from numbers import Integral
+
+import torch
+from torch import Tensor
+
+from stlora_kernels.errors import InputError
+
+
+def check_sizes(**sizes: int) -> None:
+    """Raise InputError unless every named size is a positive integer."""
+    for name, size in sizes.items():
+        if not isinstance(size, Integral) or size < 1:
+            raise InputError(f"{name}: got {size!r}, expected an integer of at least 1")
+
+
+def check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
+    """Raise InputError unless ``value`` is one of ``choices``."""
+    if value not in choices:
+        raise InputError(f"{name}: got {value!r}, expected {' or '.join(map(repr, choices))}")
+
+
+def check_probability(name: str, value: float) -> None:
+    """Raise InputError unless ``value`` is in [0, 1)."""
+    if not 0.0 <= value < 1.0:
+        raise InputError(f"{name}: got {value!r}, expected a probability in [0, 1)")
+
+
+def check_signal(
+    name: str, x: Tensor, steps: int, num_nodes: int | None, features: int, like: Tensor
+) -> None:
+    """Raise InputError unless ``x`` is ``[B, steps, num_nodes, features]`` in dtype and device of ``like``.
+
+    Args:
+        name: what the message calls ``x``.
+        num_nodes: None where any number of nodes will do.
+        like: a parameter of the model that reads ``x``; autocast makes its dtype irrelevant.
+    """
+    nodes_fit = x.dim() == 4 and num_nodes in (None, x.shape[2])
+    if not nodes_fit or x.shape[1] != steps or x.shape[3] != features:
+        expected = f"[B, {steps}, {'N' if num_nodes is None else num_nodes}, {features}]"
+        raise InputError(f"{name}: got shape {list(x.shape)}, expected {expected}")
+    if x.device != like.device:
+        raise InputError(f"{name}: got a tensor on {x.device}, expected {like.device} like the model")
+    if x.dtype != like.dtype and not torch.is_autocast_enabled(x.device.type):
+        raise InputError(f"{name}: got dtype {x.dtype}, expected {like.dtype} like the model")
