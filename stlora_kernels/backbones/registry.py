@@ -1,0 +1,66 @@
+"""Backbones by name.
+
+A backbone is an ``nn.Module`` built with ``(num_nodes, in_features, out_features, window, horizon, adjacency,
+steps_per_day, **its own)``. It maps ``x [B, T, N, F]`` to ``[B, H, N, out]``, standardised on both sides.
+"""
+
+import importlib
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from torch import nn
+
+from stlora_kernels.errors import InputError
+
+_BACKBONES: dict[str, Callable[..., nn.Module]] = {}
+Backbone = TypeVar("Backbone", bound=type[nn.Module])
+
+
+def register(name: str) -> Callable[[Backbone], Backbone]:
+    """Class decorator that makes a backbone known under ``name`` (lower case)."""
+
+    def remember(backbone: Backbone) -> Backbone:
+        if name in _BACKBONES:
+            raise ValueError(f"backbone {name!r} is registered twice")
+        _BACKBONES[name] = backbone
+        return backbone
+
+    return remember
+
+
+def backbone_names() -> tuple[str, ...]:
+    """The names of all registered backbones, sorted."""
+    return tuple(sorted(_BACKBONES))
+
+
+def build_backbone(name: str, **arguments: Any) -> nn.Module:
+    """Build a backbone.
+
+    Args:
+        name: a registered name in any case, or ``"package.module:Class"`` for a class of one's own.
+        arguments: handed to its constructor: the shared arguments above and its own.
+
+    Raises:
+        InputError: if there is no such backbone (the message lists what there is).
+    """
+    if ":" in name:
+        backbone = _imported(name)
+    elif name.lower() in _BACKBONES:
+        backbone = _BACKBONES[name.lower()]
+    else:
+        known = ", ".join(backbone_names())
+        raise InputError(
+            f"backbone: got {name!r}, expected one of {known}, or 'package.module:Class' of your own"
+        )
+    model = backbone(**arguments)
+    if not isinstance(model, nn.Module):
+        raise InputError(f"backbone: {name!r} made a {type(model).__name__}, expected a torch.nn.Module")
+    return model
+
+
+def _imported(name: str) -> Callable[..., Any]:
+    module, _, attribute = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(f"backbone: {name!r} cannot be imported: {error}") from error
