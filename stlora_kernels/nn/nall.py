@@ -2,6 +2,7 @@
 
 import copy
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -140,12 +141,8 @@ class NALL(nn.Module):
         )
 
     def extra_repr(self) -> str:
-        parts = [
-            f"num_nodes={self.num_nodes}, in_features={self.in_features}, out_features={self.out_features}"
-        ]
-        parts += [
-            f"rank={self.rank}, alpha={self.alpha}, factor={self.factor!r}, bias={self.bias is not None}"
-        ]
+        parts = [f"num_nodes={self.num_nodes}, in_features={self.in_features}, out_features={self.out_features}"]
+        parts += [f"rank={self.rank}, alpha={self.alpha}, factor={self.factor!r}, bias={self.bias is not None}"]
         if self.dropout:
             parts.append(f"dropout={self.dropout}")
         if self.activation:
@@ -161,7 +158,7 @@ class FusedNALL(NALL):
         Otherwise as :class:`NALL`.
     """
 
-    def __init__(self, *args, backend: str | None = None, **kwargs) -> None:
+    def __init__(self, *args: Any, backend: str | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.backend = backend
 

@@ -59,9 +59,7 @@ def use_backend(name: str) -> Iterator[None]:
         _preferred = before
 
 
-def choose(
-    operation: str, requested: str | None, device_type: str, why_not: Callable[[str], str | None]
-) -> str:
+def choose(operation: str, requested: str | None, device_type: str, why_not: Callable[[str], str | None]) -> str:
     """The backend for one call.
 
     Args:

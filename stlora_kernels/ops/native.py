@@ -6,38 +6,40 @@ them), so that kernels share torch's threads instead of competing with them.
 Environment: ``STLORA_CPU_ISA`` forces the instruction set: ``avx512``, ``avx2`` or ``portable``.
 """
 
+import importlib
 import os
 import warnings
 from types import ModuleType
 
 import torch  # noqa: F401  brings the OpenMP runtime that _C resolves its symbols from
 
-extension: ModuleType | None = None
+_extension: ModuleType | None = None
 _reason: str | None = None
 
 try:
-    from stlora_kernels import _C as extension  # type: ignore[no-redef]
+    _extension = importlib.import_module("stlora_kernels._C")
 except ImportError as error:
-    _reason = f"the compiled extension stlora_kernels._C cannot be loaded ({error})"
+    _reason = f"the compiled extension stlora_kernels._C is not there ({error})"
     warnings.warn(
         f"stlora_kernels runs on its slow reference backend: {_reason}; "
-        "install a C++ compiler and run `pip install --force-reinstall --no-deps .` to build it",
+        "install a C++ compiler, then the package again, to have the fast kernels",
         RuntimeWarning,
         stacklevel=2,
     )
 else:
     if "STLORA_CPU_ISA" in os.environ:
-        extension.select_isa(os.environ["STLORA_CPU_ISA"])
+        try:
+            _extension.select_isa(os.environ["STLORA_CPU_ISA"])
+        except ValueError as error:
+            raise ValueError(f"STLORA_CPU_ISA: {error}") from None
 
 
 def why_unavailable(device_type: str) -> str | None:
     """Why the CPU kernels cannot run on a device of this kind, or None if they can."""
-    if device_type != "cpu":
-        return f"the tensors are on {device_type}"
-    return _reason
+    return _reason if device_type == "cpu" else f"the tensors are on {device_type}"
 
 
 def kernels() -> ModuleType:
     """The extension; call only where :func:`why_unavailable` gave no reason."""
-    assert extension is not None
-    return extension
+    assert _extension is not None
+    return _extension

@@ -54,9 +54,7 @@ def philox4x32(seed: Tensor, block: Tensor, stream: int = 0, layer: int = 0) -> 
     return torch.stack([c0, c1, c2, c3], dim=-1)  # [K, 4]
 
 
-def keep_mask(
-    shape: tuple[int, ...] | torch.Size, p: float, seed: Tensor, stream: int = 0, layer: int = 0
-) -> Tensor:
+def keep_mask(shape: tuple[int, ...] | torch.Size, p: float, seed: Tensor, stream: int = 0, layer: int = 0) -> Tensor:
     """Which elements of an array of this shape survive dropout: bool, ``True`` = kept."""
     count = math.prod(shape)
     block = torch.arange((count + 3) // 4, dtype=torch.int64, device=seed.device)

@@ -58,15 +58,17 @@ def nall(
     Source: ST-LoRA, arXiv 2404.07919, eq. (2).
     """
     if torch.is_autocast_enabled(x.device.type):
-        x, weight, bias, A, B = _autocast(x, weight, bias, A, B)
+        device_type = x.device.type
+        x, weight, A, B = (_autocast(t, device_type) for t in (x, weight, A, B))
+        bias = None if bias is None else _autocast(bias, device_type)
     _check(x, weight, bias, A, B, dropout_p, seed, activation, negative_slope, node_index)
     name = dispatch.choose("nall", backend, x.device.type, lambda name: _why_not(name, x))
     if dropout_p > 0 and seed is None:
         seed = philox.draw_seed()
     if name == "reference":
-        return reference.nall(
-            x, weight, bias, A, B, alpha, dropout_p, seed, activation, negative_slope, node_index
-        )
+        if node_index is not None and not torch.compiler.is_compiling():
+            _check_range(node_index, A.shape[0])
+        return reference.nall(x, weight, bias, A, B, alpha, dropout_p, seed, activation, negative_slope, node_index)
     return _Nall.apply(
         x, weight, bias, A, B, seed, node_index,
         alpha, dropout_p, activation or "none", negative_slope, name,
@@ -77,13 +79,10 @@ def _why_not(name: str, x: Tensor) -> str | None:
     return None if name == "reference" else _KERNELS[name].why_not(x)
 
 
-def _autocast(*tensors: Tensor | None) -> list[Tensor | None]:
-    assert tensors[0] is not None
-    dtype = torch.get_autocast_dtype(tensors[0].device.type)
-    return [
-        t.to(dtype) if t is not None and t.is_floating_point() and t.dtype != torch.float64 else t
-        for t in tensors
-    ]
+def _autocast(tensor: Tensor, device_type: str) -> Tensor:
+    """What autocast does to the inputs of torch's own linear layers."""
+    lower = tensor.is_floating_point() and tensor.dtype != torch.float64
+    return tensor.to(torch.get_autocast_dtype(device_type)) if lower else tensor
 
 
 def _check(
@@ -114,16 +113,12 @@ def _check(
         raise ValueError(f"B: got shape {list(B.shape)}, expected [{P}, {r}, {I}] to fit A {list(A.shape)}")
     if node_index is None:
         if P != N:
-            raise ValueError(
-                f"A: got {P} adapters for the {N} nodes of x; expected one each, or a node_index"
-            )
+            raise ValueError(f"A: got {P} adapters for the {N} nodes of x; expected one each, or a node_index")
     elif node_index.shape != (N,) or node_index.dtype != torch.int64:
         raise ValueError(f"node_index: got {node_index.dtype} {list(node_index.shape)}, expected int64 [{N}]")
     for name, tensor in (("weight", weight), ("bias", bias), ("A", A), ("B", B)):
         if tensor is not None and (tensor.dtype != x.dtype or tensor.device != x.device):
-            raise ValueError(
-                f"{name}: got {tensor.dtype} on {tensor.device}, expected {x.dtype} on {x.device} like x"
-            )
+            raise ValueError(f"{name}: got {tensor.dtype} on {tensor.device}, expected {x.dtype} on {x.device} like x")
     if not x.is_floating_point():
         raise ValueError(f"x: got dtype {x.dtype}, expected a floating-point dtype")
     if node_index is not None and node_index.device != x.device:
@@ -133,11 +128,15 @@ def _check(
     if seed is not None and (seed.dim() != 0 or seed.dtype != torch.int64):
         raise ValueError(f"seed: got {seed.dtype} {list(seed.shape)}, expected a 0-d int64 tensor")
     if activation is not None and activation not in ACTIVATIONS:
-        raise ValueError(
-            f"activation: got {activation!r}, expected None, {' or '.join(map(repr, ACTIVATIONS))}"
-        )
+        raise ValueError(f"activation: got {activation!r}, expected None, {' or '.join(map(repr, ACTIVATIONS))}")
     if negative_slope < 0:
         raise ValueError(f"negative_slope: got {negative_slope}, expected at least 0")
+
+
+def _check_range(node_index: Tensor, adapters: int) -> None:
+    if node_index.numel() and not 0 <= int(node_index.min()) <= int(node_index.max()) < adapters:
+        worst = node_index[(node_index < 0) | (node_index >= adapters)][0]
+        raise ValueError(f"node_index: got {int(worst)}, expected an adapter in [0, {adapters})")
 
 
 _library = torch.library.Library("stlora", "FRAGMENT")

@@ -1,5 +1,7 @@
 """NALL on the CPU: hands addresses, sizes and strides to the kernels of ``csrc/cpu``."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -63,10 +65,10 @@ def _call(
     )  # fmt: skip
 
 
-def forward(x: Tensor, weight: Tensor, bias: Tensor | None, A: Tensor, *others) -> Tensor:
+def forward(x: Tensor, weight: Tensor, bias: Tensor | None, *others: Any) -> Tensor:
     """See :func:`stlora_kernels.ops.nall.reference.nall`; returns a contiguous ``[*, N, O]``."""
     y = x.new_empty(*x.shape[:-1], weight.shape[0])
-    _call("nall_forward", _flatten(x), weight, bias, A, *others, y.data_ptr())
+    _call("nall_forward", _flatten(x), weight, bias, *others, y.data_ptr())
     return y
 
 
@@ -79,13 +81,11 @@ def backward(
     bias: Tensor | None,
     A: Tensor,
     B: Tensor,
-    *others,
+    *others: Any,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of x, weight, bias, A, B; an empty tensor stands for one that is not needed."""
     shapes = (x.shape, weight.shape, weight.shape[:1], A.shape, B.shape)
-    gradients = tuple(
-        x.new_empty(shape if needed else (0,)) for shape, needed in zip(shapes, needs, strict=True)
-    )
+    gradients = tuple(x.new_empty(shape if needed else (0,)) for shape, needed in zip(shapes, needs, strict=True))
     grad = _flatten(grad)
     outputs = (g.data_ptr() if needed else 0 for g, needed in zip(gradients, needs, strict=True))
     _call(
