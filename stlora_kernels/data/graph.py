@@ -1,5 +1,8 @@
 """Adjacency matrices: from road distances, binary, and the checks every one of them has to pass."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 
 from stlora_kernels.errors import InputError
@@ -61,3 +64,27 @@ def check_adjacency(adjacency: np.ndarray, num_nodes: int, name: str) -> None:
         raise InputError(
             f"{name}: adjacency[{row}, {column}] is {adjacency[row, column]}, expected a finite weight >= 0"
         )
+
+
+def select_sensors(matrix: np.ndarray, ids: tuple[str, ...], sensor_ids: tuple[str, ...], path: Path) -> np.ndarray:
+    """Rows and columns of the sensors ``sensor_ids``, in their order, of a matrix over ``ids``.
+
+    Raises:
+        InputError: if a sensor is not in the graph, or the matrix does not fit its ids.
+    """
+    if matrix.shape != (len(ids), len(ids)):
+        raise InputError(f"{path}: the matrix is {list(matrix.shape)} for {len(ids)} sensor ids")
+    index = {sensor: i for i, sensor in enumerate(ids)}
+    absent = [sensor for sensor in sensor_ids if sensor not in index]
+    if absent:
+        raise InputError(
+            f"{path}: the graph of {len(ids)} sensors lacks {len(absent)} of the data's {len(sensor_ids)}: "
+            f"{first_few(absent)}"
+        )
+    order = [index[sensor] for sensor in sensor_ids]
+    return matrix[np.ix_(order, order)]
+
+
+def first_few(sensors: Sequence[str]) -> str:
+    """The first sensors of a list that may be too long for a message."""
+    return ", ".join(sensors[:3]) + (", ..." if len(sensors) > 3 else "")

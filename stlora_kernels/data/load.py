@@ -1,11 +1,28 @@
-"""``load_dataset``: a data set by name."""
+"""``load_dataset``: a data set by name, or one's own csv."""
 
+import logging
+import os
+from datetime import datetime
 from pathlib import Path
 
-from stlora_kernels.data.registry import dataset_names
-from stlora_kernels.data.sensor_data import SensorData
-from stlora_kernels.data.synthetic import NODES, STEPS, synthetic
-from stlora_kernels.errors import InputError
+import numpy as np
+
+from stlora_kernels.data.graph import binary_symmetric, gaussian_kernel, select_sensors
+from stlora_kernels.data.readers import (
+    read_graph_csv,
+    read_graph_pickle,
+    read_npz,
+    read_pandas_h5,
+    read_road_csv,
+    read_series_csv,
+)
+from stlora_kernels.data.readers.files import reading
+from stlora_kernels.data.registry import DATASETS, DatasetInfo, dataset_names
+from stlora_kernels.data.sensor_data import SECONDS_PER_DAY, SensorData
+from stlora_kernels.data.synthetic import synthetic
+from stlora_kernels.errors import InputError, MissingFileError
+
+logger = logging.getLogger(__name__)
 
 
 def load_dataset(
@@ -18,7 +35,168 @@ def load_dataset(
     steps: int | None = None,
     seed: int | None = None,
 ) -> SensorData:
-    """Load a data set by name."""
+    """Load a data set.
+
+    Args:
+        name: one of ``dataset_names()``, in upper or lower case, or the path of a csv of one's own: first column the
+            time, every further one a sensor.
+        data_dir: where the files are, as ``data_dir/NAME/file`` or ``data_dir/file``; None: the environment variable
+            ``STLORA_DATA``. Not used for "synthetic" and one's own csv.
+        adjacency: a graph (``.csv`` or ``.pkl``) to use in place of the set's own; required with one's own csv. See
+            ``readers.read_graph_csv`` for the tables it may be.
+        first_step: date and time of the first step of an ``.npz``, which holds no times. Without it the registry's
+            calendar is used, and a file with fewer steps than the full set is taken to be its end, which is how the
+            published part of PEMS08 was cut (7156 of 17856 steps, from 2016-08-07 03:40); a warning says so.
+        nodes, steps, seed: size and seed of the "synthetic" set.
+
+    Raises:
+        InputError: if the name is unknown, a file is broken, an option does not apply, or graph and data disagree.
+        MissingFileError: if a file is not there; the message says where it was looked for and how to get it.
+        MissingExtraError: if pandas or h5py is needed and not installed.
+    """
+    info = DATASETS.get(name.lower())
     if name.lower() == "synthetic":
-        return synthetic(nodes or NODES, steps or STEPS, seed or 0)
-    raise InputError(f"unknown data set {name!r}, expected one of: {', '.join(dataset_names())}")
+        _refuse(name, adjacency=adjacency, first_step=first_step)
+        options = {"nodes": nodes, "steps": steps, "seed": seed}
+        return synthetic(**{option: value for option, value in options.items() if value is not None})
+    _refuse(name, nodes=nodes, steps=steps, seed=seed)
+    if info is None or not info.values_file.endswith(".npz"):
+        _refuse(name, first_step=first_step)
+    graph = None if adjacency is None else Path(adjacency)
+    if info is not None:
+        return _load_registered(info, _data_folder(data_dir), graph, first_step)
+    if name.lower().endswith(".csv"):
+        return _load_own(Path(name), graph)
+    raise InputError(f"unknown data set {name!r}, expected one of {', '.join(dataset_names())}, or the path of a .csv")
+
+
+def _refuse(name: str, **options: object) -> None:
+    """Say of an option that has no meaning here that it has none, rather than ignore it."""
+    for option, value in options.items():
+        if value is not None:
+            raise InputError(f"{option} is not an option of data set {name!r}")
+
+
+def _load_registered(info: DatasetInfo, folder: Path, adjacency: Path | None, first_step: str | None) -> SensorData:
+    values_path = _find(info, folder, info.values_file)
+    graph_path = adjacency or _find(info, folder, *info.graph_files)
+    ids_path = _find(info, folder, info.ids_file) if info.ids_file else None
+    if values_path.suffix == ".npz":
+        values = read_npz(values_path)
+        if values.shape[1] != info.num_nodes:
+            raise InputError(f"{values_path} has {values.shape[1]} sensors, {info.name} has {info.num_nodes}")
+        times = _npz_times(info, len(values), first_step, values_path)
+        ids = _read_ids(ids_path, info.num_nodes)
+    else:
+        read = read_pandas_h5 if values_path.suffix == ".h5" else read_series_csv
+        values, times, ids = read(values_path)
+    if adjacency or info.graph == "matrix" or graph_path.suffix == ".pkl":
+        graph = _read_graph(graph_path, ids)
+    else:
+        distances = read_road_csv(graph_path).to_matrix(ids, np.inf, graph_path)
+        graph = gaussian_kernel(distances) if info.graph == "kernel" else binary_symmetric(np.isfinite(distances))
+    return SensorData(
+        name=info.name,
+        values=values,
+        times=times,
+        sensor_ids=ids,
+        adjacency=graph,
+        steps_per_day=info.steps_per_day,
+        quantity=info.quantity,
+        unit=info.unit,
+        split=info.split,
+        null_value=info.null_value,
+    )
+
+
+def _load_own(path: Path, adjacency: Path | None) -> SensorData:
+    """One's own csv: its step is the smallest distance between two times, so gaps may be any number of steps."""
+    if adjacency is None:
+        raise InputError(f"{path} needs a graph of its sensors: give adjacency, a .csv or .pkl")
+    for file in (path, adjacency):
+        if not file.is_file():
+            raise MissingFileError(f"no file {file.absolute()}; give the path of an existing one")
+    values, times, ids = read_series_csv(path)
+    if len(times) < 2:
+        raise InputError(f"{path} has {len(times)} row, expected at least 2 to know the step")
+    step = int(np.diff(times).astype(np.int64).min())
+    if step < 1 or SECONDS_PER_DAY % step:
+        raise InputError(f"{path}: the smallest step of time is {step} seconds, expected a part of a day")
+    return SensorData(
+        name=path.stem,
+        values=values,
+        times=times,
+        sensor_ids=ids,
+        adjacency=_read_graph(adjacency, ids),
+        steps_per_day=SECONDS_PER_DAY // step,
+        quantity="value",
+        unit="",
+        split=(0.7, 0.1, 0.2),
+        null_value=None,
+    )
+
+
+def _data_folder(data_dir: str | Path | None) -> Path:
+    folder = data_dir or os.environ.get("STLORA_DATA")
+    if not folder:
+        raise MissingFileError("no data directory: give data_dir (--data-dir) or set STLORA_DATA")
+    if not Path(folder).is_dir():
+        raise MissingFileError(f"the data directory {Path(folder).absolute()} is not there")
+    return Path(folder)
+
+
+def _find(info: DatasetInfo, folder: Path, *files: str) -> Path:
+    """The first of ``files`` that is there, in the set's own folder or beside it."""
+    places = [place / file for file in files for place in (folder / info.name, folder)]
+    for place in places:
+        if place.is_file():
+            return place
+    looked = " or ".join(str(place) for place in places)
+    raise MissingFileError(f"{info.name}: no {' or '.join(files)}, looked for {looked}; {info.source}")
+
+
+def _npz_times(info: DatasetInfo, steps: int, first_step: str | None, path: Path) -> np.ndarray:
+    """The calendar of an ``.npz``, ``[S]`` datetime64[s]; see ``load_dataset`` for the rule."""
+    step = np.timedelta64(info.step_minutes * 60, "s")
+    since_start = np.arange(steps) * step
+    if first_step is not None:
+        return _parse_first_step(first_step) + since_start
+    start = np.datetime64(info.first_step, "s") + (info.num_steps - steps) * step
+    if steps > info.num_steps:
+        raise InputError(
+            f"{path} has {steps} steps, {info.name} has {info.num_steps}: give first_step, the time of its first one"
+        )
+    elif steps < info.num_steps:
+        logger.warning(
+            "%s has %d of the %d steps of %s; taking them for the last ones, from %s (first_step overrides)",
+            *(path, steps, info.num_steps, info.name, start),
+        )
+    return start + since_start
+
+
+def _parse_first_step(text: str) -> np.datetime64:
+    try:
+        return np.datetime64(datetime.fromisoformat(text).replace(tzinfo=None), "s")
+    except ValueError as error:
+        raise InputError(f"first_step is {text!r}, expected a date and time such as 2016-08-07T03:40") from error
+
+
+def _read_ids(path: Path | None, num_nodes: int) -> tuple[str, ...]:
+    """Sensor ids in node order; where a set names no sensors, the nodes' numbers, by which its graph names them."""
+    if path is None:
+        return tuple(str(node) for node in range(num_nodes))
+    with reading(path, "a list of sensor ids"):
+        ids = tuple(path.read_text(encoding="utf-8").split())
+    if len(ids) != num_nodes:
+        raise InputError(f"{path} lists {len(ids)} sensor ids, expected {num_nodes}")
+    return ids
+
+
+def _read_graph(path: Path, sensor_ids: tuple[str, ...]) -> np.ndarray:
+    """The adjacency in a file that holds one, in the order of ``sensor_ids``."""
+    if path.suffix == ".csv":
+        return read_graph_csv(path, sensor_ids)
+    if path.suffix != ".pkl":
+        raise InputError(f"{path}: expected a graph as .csv or .pkl")
+    matrix, ids = read_graph_pickle(path)
+    return select_sensors(matrix, ids, sensor_ids, path)

@@ -47,9 +47,7 @@ class SensorData:
     def __post_init__(self) -> None:
         values, times = self.values, self.times
         if values.ndim != 3 or values.dtype != np.float32:
-            raise InputError(
-                f"{self.name}: values are {values.dtype} {list(values.shape)}, expected float32 [S, N, C]"
-            )
+            raise InputError(f"{self.name}: values are {values.dtype} {list(values.shape)}, expected float32 [S, N, C]")
         if 0 in values.shape:
             raise InputError(f"{self.name}: values are {list(values.shape)}, expected no empty dimension")
         if times.shape != (self.num_steps,) or times.dtype != np.dtype("datetime64[s]"):
@@ -58,6 +56,9 @@ class SensorData:
             )
         if len(self.sensor_ids) != self.num_nodes:
             raise InputError(f"{self.name}: {len(self.sensor_ids)} sensor ids for {self.num_nodes} sensors")
+        if len(set(self.sensor_ids)) != self.num_nodes:
+            twice = next(sensor for sensor in self.sensor_ids if self.sensor_ids.count(sensor) > 1)
+            raise InputError(f"{self.name}: two sensors have the id {twice!r}, expected one id per sensor")
         self._check_calendar()
         self._check_numbers()
         check_adjacency(self.adjacency, self.num_nodes, self.name)
@@ -80,9 +81,7 @@ class SensorData:
 
     def _check_calendar(self) -> None:
         if self.steps_per_day < 1 or SECONDS_PER_DAY % self.steps_per_day:
-            raise InputError(
-                f"{self.name}: {self.steps_per_day} steps a day, expected a number that divides the day into whole seconds"
-            )
+            raise InputError(f"{self.name}: {self.steps_per_day} steps a day, expected a divisor of 86400")
         if np.isnat(self.times).any():
             raise InputError(f"{self.name}: step {int(np.isnat(self.times).argmax())} has no time")
         late = np.diff(self.times) <= np.timedelta64(0, "s")

@@ -20,8 +20,8 @@ from stlora_kernels.data.graph import binary_symmetric
 from stlora_kernels.data.sensor_data import SensorData
 from stlora_kernels.errors import InputError
 
-NODES = 80
-STEPS = 14 * 288
+NODES = 64
+STEPS = 21 * 288
 STEPS_PER_DAY = 288
 START = np.datetime64("2024-01-01T00:00:00", "s")  # a Monday
 
@@ -52,9 +52,9 @@ def synthetic(nodes: int = NODES, steps: int = STEPS, seed: int = 0) -> SensorDa
     times = START + np.arange(steps) * np.timedelta64(300, "s")
     demand = _demand(rng, nodes, steps)  # [S, N]
     surge, queue = _disturbances(rng, roads, demand)  # [S, N]
-    capacity = rng.lognormal(5.3, 0.45, nodes)  # [N] veh/5min at full demand
+    capacity = rng.lognormal(5.7, 0.4, nodes)  # [N] veh/5min at full demand
     flow = capacity * demand * np.exp(surge) / (1 + queue)
-    flow += np.sqrt(flow) * rng.uniform(0.6, 1.4, nodes) * rng.standard_normal((steps, nodes))
+    flow += np.sqrt(flow) * rng.uniform(0.5, 1.0, nodes) * rng.standard_normal((steps, nodes))
     flow = np.round(np.maximum(flow, 0))
     flow[_missing(rng, nodes, steps)] = np.nan
     connected = np.zeros((nodes, nodes), dtype=bool)
@@ -101,21 +101,19 @@ def _demand(rng: np.random.Generator, nodes: int, steps: int) -> np.ndarray:
     evening = per_node(0.2, 0.9) * bump(per_node(16.0, 18.5), per_node(1.0, 2.2))
     midday = per_node(0.3, 0.6) * bump(per_node(12.0, 14.0), per_node(3.5, 5.0))
     leisure = per_node(0.3, 0.9) * bump(per_node(12.0, 17.0), per_node(2.5, 4.5))
-    of_the_day = 1 + 0.08 * rng.standard_normal((day[-1] + 1, 1))[day]  # [S, 1], weather and events
+    of_the_day = 1 + 0.10 * rng.standard_normal((day[-1] + 1, 1))[day]  # [S, 1], weather and events
     return (per_node(0.04, 0.12) + np.where(weekend, leisure, morning + evening + midday)) * of_the_day
 
 
-def _disturbances(
-    rng: np.random.Generator, roads: Roads, demand: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _disturbances(rng: np.random.Generator, roads: Roads, demand: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Surges (in log flow, travelling downstream) and queues (>= 0, spilling back upstream), ``[S, N]`` each."""
     steps, nodes = demand.shape
-    inflow = 0.09 / np.maximum(np.bincount(roads.target, minlength=nodes), 1)[roads.target]  # [E]
+    inflow = 0.045 / np.maximum(np.bincount(roads.target, minlength=nodes), 1)[roads.target]  # [E]
     spill = 0.35 / np.maximum(np.bincount(roads.source, minlength=nodes), 1)[roads.source]  # [E]
-    persistence = rng.uniform(0.80, 0.90, nodes)  # [N]
-    dissolving = rng.uniform(0.45, 0.62, nodes)  # [N]
+    persistence = rng.uniform(0.87, 0.95, nodes)  # [N]
+    dissolving = rng.uniform(0.5, 0.64, nodes)  # [N]
     sensitivity = rng.uniform(0.5, 1.5, nodes)  # [N] of the sensor's own traffic to chance
-    shock = 0.08 * sensitivity * rng.standard_normal((steps, nodes))
+    shock = 0.04 * sensitivity * rng.standard_normal((steps, nodes))
     incident = _incidents(rng, nodes, steps)
     surge = np.zeros((steps, nodes))
     queue = np.zeros((steps, nodes))
@@ -130,7 +128,7 @@ def _disturbances(
 
 
 def _incidents(rng: np.random.Generator, nodes: int, steps: int) -> np.ndarray:
-    """Strength of what blocks the road, ``[S, N]``: about one incident per sensor in three days, for 15 to 75 minutes."""
+    """Strength of what blocks the road, ``[S, N]``: one per sensor in three days, for 15 to 75 minutes."""
     strength = np.zeros((steps, nodes))
     for _ in range(rng.poisson(nodes * steps / (3 * STEPS_PER_DAY))):
         start, length = rng.integers(steps), rng.integers(3, 16)
@@ -139,7 +137,7 @@ def _incidents(rng: np.random.Generator, nodes: int, steps: int) -> np.ndarray:
 
 
 def _missing(rng: np.random.Generator, nodes: int, steps: int) -> np.ndarray:
-    """Where a value is missing, ``[S, N]``: 0.5 % single ones, and an outage of up to 6 hours per sensor and 10 days."""
+    """Where a value is missing, ``[S, N]``: 0.5 % at random, and an outage of up to 6 hours per sensor and 10 days."""
     missing = rng.random((steps, nodes)) < 0.005
     for _ in range(rng.poisson(nodes * steps / (10 * STEPS_PER_DAY))):
         start, length = rng.integers(steps), rng.integers(6, 73)

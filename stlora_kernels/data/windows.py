@@ -82,7 +82,7 @@ class Windows:
             )
         series, past = self.series, self.series.window
         steps = (self.start + indices).unsqueeze(1) + torch.arange(past + series.horizon)  # [B, T+H]
-        values = series.values[steps]  # [B, T+H, N]
+        values = series.values.index_select(0, steps.flatten()).view(*steps.shape, -1)  # [B, T+H, N]
         time = series.calendar[steps[:, :past]]  # [B, T, 2]
         x = values.new_empty(*values[:, :past].shape, 3)  # [B, T, N, 3]
         x[..., 0] = series.scaler.transform(values[:, :past]).nan_to_num(nan=0.0)
@@ -144,7 +144,7 @@ class ForecastData:
         horizon: int = 12,
         split: tuple[float, float, float] | None = None,
         split_by: Literal["windows", "steps"] = "windows",
-        null_value: float | None | Literal["data"] = "data",
+        null_value: float | Literal["data"] | None = "data",
     ) -> None:
         if window < 1 or horizon < 1:
             raise InputError(f"window is {window}, horizon is {horizon}, expected at least 1 each")

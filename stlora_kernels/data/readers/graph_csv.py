@@ -1,0 +1,129 @@
+"""Graphs as csv: a matrix, with or without the sensors' ids, or a list of edges."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from stlora_kernels.data.graph import first_few, gaussian_kernel, select_sensors
+from stlora_kernels.data.readers.files import csv_rows, is_number, parse_numbers, reading
+from stlora_kernels.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+Rows = list[tuple[int, list[str]]]  # line number and cells
+
+
+@dataclass(frozen=True, eq=False)
+class Edges:
+    """``E`` directed edges between sensors named by id, and a number for each (``[E]`` float32)."""
+
+    source: list[str]
+    target: list[str]
+    number: np.ndarray
+
+    def to_matrix(self, sensor_ids: tuple[str, ...], absent: float, path: Path) -> np.ndarray:
+        """``[N, N]`` in the order of ``sensor_ids``, ``absent`` where there is no edge; others' edges are left out.
+
+        Raises:
+            InputError: if no edge joins two of these sensors.
+        """
+        index = {sensor: i for i, sensor in enumerate(sensor_ids)}
+        matrix = np.full((len(index), len(index)), absent, dtype=np.float32)
+        ends = [(index.get(a), index.get(b)) for a, b in zip(self.source, self.target, strict=True)]
+        inside = [i for i, (a, b) in enumerate(ends) if a is not None and b is not None]
+        if not inside:
+            raise InputError(
+                f"{path}: no edge joins two of the {len(sensor_ids)} sensors {first_few(sensor_ids)}; "
+                f"the edges name {first_few(self.source)}"
+            )
+        if len(inside) < len(ends):
+            logger.info("%s: %d of %d edges left out, of other sensors", path, len(ends) - len(inside), len(ends))
+        rows, columns = zip(*(ends[i] for i in inside), strict=True)
+        matrix[rows, columns] = self.number[inside]
+        return matrix
+
+
+def read_road_csv(path: Path) -> Edges:
+    """The road distances that come with the field's data sets: ``from,to,cost``, with or without that header.
+
+    Raises:
+        InputError: if the file is not such a table, or a distance is missing or negative.
+    """
+    with reading(path, "a csv of road distances"):
+        rows = list(csv_rows(path))
+        has_header = bool(rows) and not is_number(rows[0][1][-1])
+        return _edges(rows[has_header:], path)
+
+
+def read_graph_csv(path: Path, sensor_ids: tuple[str, ...]) -> np.ndarray:
+    """The graph of the given sensors, ``[N, N]`` float32, from one of these tables:
+
+    - a bare ``N x N`` matrix, in the order of the sensors;
+    - a matrix with the sensors' ids as header, and perhaps as first column too: matched by id;
+    - edges ``from,to,weight`` by sensor id, used as they are; ``from,to,cost`` or ``from,to,distance`` turned into
+      weights by ``gaussian_kernel``; or ``from,to`` alone, of weight 1.
+
+    Sensors and edges that the data does not have are left out.
+
+    Raises:
+        InputError: if the file is none of these, or lacks a sensor of the data.
+    """
+    with reading(path, "a csv of a graph"):
+        rows = list(csv_rows(path))
+        if not rows:
+            raise InputError(f"{path} is empty, expected a matrix or edges from,to,weight")
+        header = [cell.lower() for cell in rows[0][1]]
+        if header[:2] == ["from", "to"]:
+            return _from_edges(rows, header[2:], sensor_ids, path)
+        return _from_matrix(rows, sensor_ids, path)
+
+
+def _from_edges(rows: Rows, meaning: list[str], sensor_ids: tuple[str, ...], path: Path) -> np.ndarray:
+    if meaning == []:
+        return _edges([(line, [*cells, "1"]) for line, cells in rows[1:]], path).to_matrix(sensor_ids, 0, path)
+    if meaning == ["weight"]:
+        return _edges(rows[1:], path).to_matrix(sensor_ids, 0, path)
+    if meaning in (["cost"], ["distance"]):
+        return gaussian_kernel(_edges(rows[1:], path).to_matrix(sensor_ids, np.inf, path))
+    raise InputError(f"{path}, line 1: columns from,to,{','.join(meaning)}; the third one has to be weight or distance")
+
+
+def _from_matrix(rows: Rows, sensor_ids: tuple[str, ...], path: Path) -> np.ndarray:
+    first = rows[0][1]
+    if len(rows) == len(first) + 1:  # a header of ids
+        ids, rows = first, rows[1:]
+    elif len(rows) == len(first) and not is_number(first[0]):  # a header and a first column of ids
+        ids, rows = first[1:], [(line, cells[1:]) for line, cells in _rows_named(first[1:], rows[1:], path)]
+    elif len(rows) == len(first):
+        ids = None
+        logger.info("%s names no sensors; taking its rows in the order of the data's sensors", path)
+    else:
+        raise InputError(f"{path} is a table of {len(rows)} x {len(first)}, expected a square matrix")
+    columns = ids or [str(i + 1) for i in range(len(first))]
+    matrix = np.stack([parse_numbers(cells, columns, path, line) for line, cells in rows])
+    return matrix if ids is None else select_sensors(matrix, tuple(ids), sensor_ids, path)
+
+
+def _rows_named(ids: list[str], rows: Rows, path: Path) -> Rows:
+    """The rows, whose first cells have to be the ids of the header, in the same order."""
+    for sensor, (line, cells) in zip(ids, rows, strict=True):
+        if cells[0] != sensor:
+            raise InputError(f"{path}, line {line}: row of sensor {cells[0]!r}, expected {sensor!r} as in the header")
+    return rows
+
+
+def _edges(rows: Rows, path: Path) -> Edges:
+    if not rows:
+        raise InputError(f"{path} has no edges")
+    for line, cells in rows:
+        if len(cells) != 3:
+            raise InputError(f"{path}, line {line}: {len(cells)} cells, expected from,to,cost")
+    columns = ["3"]
+    number = np.concatenate([parse_numbers(cells[2:], columns, path, line) for line, cells in rows])
+    bad = ~(np.isfinite(number) & (number >= 0))
+    if bad.any():
+        line, cells = rows[int(bad.argmax())]
+        raise InputError(f"{path}, line {line}, column 3: {cells[2]!r}, expected a finite number >= 0")
+    return Edges([cells[0] for _, cells in rows], [cells[1] for _, cells in rows], number)

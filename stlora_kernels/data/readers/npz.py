@@ -1,0 +1,26 @@
+"""PEMS03, 04, 07 and 08 as the field circulates them: an ``.npz`` with key ``data``."""
+
+from pathlib import Path
+
+import numpy as np
+
+from stlora_kernels.data.readers.files import reading
+from stlora_kernels.errors import InputError
+
+
+def read_npz(path: Path) -> np.ndarray:
+    """The array ``data`` of an ``.npz``, ``[S, N, C]`` float32; ``[S, N]`` is taken as one channel.
+
+    Raises:
+        InputError: if the file is broken, holds pickled objects, or has no such array of numbers.
+    """
+    with reading(path, "an .npz file"), np.load(path, allow_pickle=False) as archive:
+        if not isinstance(archive, np.lib.npyio.NpzFile) or "data" not in archive:
+            raise InputError(f"{path} has no array 'data', expected one of shape [steps, sensors, channels]")
+        data = archive["data"]
+    if data.dtype.kind not in "fiu" or data.ndim not in (2, 3):
+        raise InputError(
+            f"{path}: 'data' is {data.dtype} {list(data.shape)}, expected numbers [steps, sensors, channels]"
+        )
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, which SensorData reports
+        return np.atleast_3d(data).astype(np.float32)
