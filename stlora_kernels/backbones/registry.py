@@ -49,9 +49,7 @@ def build_backbone(name: str, **arguments: Any) -> nn.Module:
         backbone = _BACKBONES[name.lower()]
     else:
         known = ", ".join(backbone_names())
-        raise InputError(
-            f"backbone: got {name!r}, expected one of {known}, or 'package.module:Class' of your own"
-        )
+        raise InputError(f"backbone: got {name!r}, expected one of {known}, or 'package.module:Class' of your own")
     model = backbone(**arguments)
     if not isinstance(model, nn.Module):
         raise InputError(f"backbone: {name!r} made a {type(model).__name__}, expected a torch.nn.Module")

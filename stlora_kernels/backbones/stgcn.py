@@ -31,9 +31,7 @@ def scaled_laplacian(adjacency: Tensor) -> Tensor:
     if A.dim() != 2 or A.shape[0] != A.shape[1]:
         raise InputError(f"adjacency: got shape {list(A.shape)}, expected [N, N]")
     if not torch.isfinite(A).all() or (A < 0).any():
-        raise InputError(
-            "adjacency: got negative or non-finite weights, expected finite weights of at least 0"
-        )
+        raise InputError("adjacency: got negative or non-finite weights, expected finite weights of at least 0")
     A = torch.maximum(A, A.T)
     degree = A.sum(dim=1)  # [N]
     scale = torch.where(degree > 0, degree, torch.inf).rsqrt()
@@ -182,20 +180,14 @@ class STGCN(nn.Module):
         check_sizes(window=window, horizon=horizon, input_features=input_features, Kt=Kt, Ks=Ks)
         check_probability("dropout", dropout)
         if input_features > in_features:
-            raise InputError(
-                f"input_features: got {input_features}, expected at most in_features = {in_features}"
-            )
+            raise InputError(f"input_features: got {input_features}, expected at most in_features = {in_features}")
         steps_left = window - 4 * (Kt - 1)
         if steps_left < 1:
-            raise InputError(
-                f"window: got {window} steps, expected at least {4 * (Kt - 1) + 1} for stgcn with Kt={Kt}"
-            )
+            raise InputError(f"window: got {window} steps, expected at least {4 * (Kt - 1) + 1} for stgcn with Kt={Kt}")
         if adjacency is None:
             raise InputError("adjacency: got None, expected the graph that stgcn convolves over")
         if tuple(adjacency.shape) != (num_nodes, num_nodes):
-            raise InputError(
-                f"adjacency: got shape {list(adjacency.shape)}, expected [{num_nodes}, {num_nodes}]"
-            )
+            raise InputError(f"adjacency: got shape {list(adjacency.shape)}, expected [{num_nodes}, {num_nodes}]")
         self.window, self.horizon, self.num_nodes = window, horizon, num_nodes
         self.in_features, self.input_features = in_features, input_features
 

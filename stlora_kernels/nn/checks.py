@@ -27,9 +27,7 @@ def check_probability(name: str, value: float) -> None:
         raise InputError(f"{name}: got {value!r}, expected a probability in [0, 1)")
 
 
-def check_signal(
-    name: str, x: Tensor, steps: int, num_nodes: int | None, features: int, like: Tensor
-) -> None:
+def check_signal(name: str, x: Tensor, steps: int, num_nodes: int | None, features: int, like: Tensor) -> None:
     """Raise InputError unless ``x`` is ``[B, steps, num_nodes, features]`` in dtype and device of ``like``.
 
     Args:

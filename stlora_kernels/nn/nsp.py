@@ -21,9 +21,7 @@ def joined_size(temporal: str, in_features: int, forecast_features: int, window:
     """
     check_choice("temporal", temporal, TEMPORAL)
     if temporal == "step" and window != horizon:
-        raise InputError(
-            f"temporal: got 'step' with window {window} and horizon {horizon}, expected them to be equal"
-        )
+        raise InputError(f"temporal: got 'step' with window {window} and horizon {horizon}, expected them to be equal")
     if temporal == "fold":
         return window * in_features + horizon * forecast_features
     return in_features + forecast_features
@@ -181,6 +179,4 @@ class NSP(nn.Module):
             given = "None" if forecast is None else f"shape {list(forecast.shape)}"
             raise InputError(f"forecast: got {given}, expected {self.forecast_features} forecast features")
         if forecast is not None:
-            check_signal(
-                "forecast", forecast, self.horizon, self.num_nodes, self.forecast_features, self.head.weight
-            )
+            check_signal("forecast", forecast, self.horizon, self.num_nodes, self.forecast_features, self.head.weight)
