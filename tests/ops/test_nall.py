@@ -1,0 +1,369 @@
+"""The matrix every backend of ``sk.nall`` passes: values, gradients, contracts of DESIGN."""
+
+import itertools
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from nall_cases import CASES, GRADIENTS, Case, error
+
+import stlora_kernels as sk
+from stlora_kernels.ops import native, philox
+
+FAST = [name for name in sk.available_backends("cpu") if name != "reference"]
+BACKENDS = [*FAST, "reference"]
+ISAS = [isa for isa in ("avx512", "avx2", "portable") if FAST and native.kernels().isa_supported(isa)]
+DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
+
+
+def test_the_compiled_backend_is_there():
+    """Without it this file would compare the reference with itself."""
+    assert "cpu" in sk.available_backends("cpu"), sk.ops.dispatch.why_unavailable("cpu")
+
+
+@pytest.fixture(params=ISAS)
+def isa(request):
+    before = native.kernels().selected_isa()
+    native.kernels().select_isa(request.param)
+    yield request.param
+    native.kernels().select_isa(before)
+
+
+@pytest.fixture
+def threads():
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: str(d).removeprefix("torch."))
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_output_and_gradients_are_as_exact_as_torch(case: Case, dtype, isa):
+    truth = case.reference64(dtype)
+    torchs = case.run("reference", case.tensors(dtype))
+    ours = case.run("cpu", case.tensors(dtype))
+    assert ours.keys() == truth.keys()
+    for name, expected in truth.items():
+        assert ours[name].dtype == dtype
+        assert ours[name].shape == expected.shape
+        assert error(ours[name], expected) <= 2 * error(torchs[name], expected) + 1e-5, name
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("case", [c for c in CASES if c.M > 60 or c.adapters], ids=str)
+def test_any_number_of_threads_gives_the_gradients(case: Case, count, threads):
+    # Large enough that several threads share one adapter: sizes times the threshold below which one thread works.
+    case = Case(**{**case.__dict__, "M": case.M + 700, "leading": None})
+    threads(count)
+    truth, ours = case.reference64(torch.float64), case.run("cpu", case.tensors())
+    for name, expected in truth.items():
+        torch.testing.assert_close(ours[name], expected, msg=name)
+
+
+@pytest.mark.parametrize("dropout_p", [0.0, 0.4])
+def test_results_are_the_same_bits_from_run_to_run(dropout_p):
+    case = Case(300, 7, 48, 40, 8, dropout_p=dropout_p, activation="relu")
+    tensors = case.tensors(torch.float32)
+    first = case.run("cpu", tensors)
+    for _ in range(5):
+        again = case.run("cpu", tensors)
+        assert all(torch.equal(first[name], again[name]) for name in first)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case(3, 2, 4, 5, 2, activation="leaky_relu"),
+        Case(3, 4, 5, 3, 2, adapters=2, bias=False),
+        Case(2, 3, 6, 4, 2, dropout_p=0.4, activation="relu"),
+        Case(20, 2, 3, 3, 1),
+    ],
+    ids=str,
+)
+def test_gradcheck_in_fp64(case: Case, backend):
+    tensors = case.tensors()
+    leaves = [tensors[name] for name in GRADIENTS if tensors[name] is not None]
+
+    def call(*leaves):
+        x, weight, *bias, A, B = leaves
+        return sk.nall(
+            x, weight, bias[0] if bias else None, A, B, case.alpha,
+            dropout_p=case.dropout_p, seed=torch.tensor(11), activation=case.activation,
+            node_index=tensors["node_index"], backend=backend,
+        )  # fmt: skip
+
+    assert torch.autograd.gradcheck(call, [leaf.requires_grad_() for leaf in leaves])
+
+
+@pytest.mark.parametrize("backend", FAST)
+@pytest.mark.parametrize("case", [CASES[1], CASES[4], CASES[10], CASES[13]], ids=str)
+def test_opcheck(case: Case, backend):
+    t = case.tensors(torch.float32)
+    options = (case.alpha, case.dropout_p, case.activation or "none", 0.1, backend)
+    inputs = (t["x"], t["weight"], t["bias"], t["A"], t["B"], torch.tensor(3), t["node_index"])
+    torch.library.opcheck(torch.ops.stlora.nall, (*inputs, *options))
+    y = torch.ops.stlora.nall(*inputs, *options)
+    needs = [True, False, True, True, False]
+    torch.library.opcheck(torch.ops.stlora.nall_backward, (t["grad"], y, needs, *inputs, *options))
+
+
+@pytest.mark.parametrize("backend", FAST)
+@pytest.mark.parametrize("case", [Case(80, 3, 10, 12, 4), Case(9, 3, 10, 12, 4, dropout_p=0.2)], ids=str)
+def test_only_the_gradients_asked_for_are_computed_and_they_are_the_same(case: Case, backend):
+    tensors = case.tensors()
+    full = case.run(backend, tensors)
+    for wanted in itertools.product([False, True], repeat=5):
+        leaves = [tensors[name].detach().clone().requires_grad_(w) for name, w in zip(GRADIENTS, wanted, strict=True)]
+        y = sk.nall(*leaves, case.alpha, dropout_p=case.dropout_p, seed=torch.tensor(2**40 + 7), backend=backend)
+        assert y.requires_grad == any(wanted)
+        if any(wanted):
+            y.backward(tensors["grad"])
+        for name, leaf, w in zip(GRADIENTS, leaves, wanted, strict=True):
+            assert (leaf.grad is not None) == w
+            if w:
+                torch.testing.assert_close(leaf.grad, full[name], msg=f"{name} of {wanted}")
+
+
+def _layouts(x):
+    """The same values in memory of other layouts."""
+    padded = x.new_full((*x.shape[:-1], 2 * x.shape[-1]), float("nan"))
+    padded[..., ::2] = x
+    yield "every second feature", padded[..., ::2]
+    yield "nodes first", x.transpose(0, -2).contiguous().transpose(0, -2)
+    yield "features first", x.transpose(-1, 0).contiguous().transpose(-1, 0)
+    yield "offset", torch.cat([x.new_full((1, *x.shape[1:]), float("nan")), x])[1:]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    "case", [Case(30, 5, 12, 9, 3, activation="relu"), Case(30, 5, 12, 9, 3, leading=(5, 6))], ids=str
+)
+def test_any_strides_of_input_and_gradient(case: Case, backend):
+    tensors = case.tensors()
+    expected = case.run(backend, tensors)
+    for name in ("x", "grad"):
+        for layout, view in _layouts(tensors[name]):
+            assert torch.equal(view, tensors[name])
+            leaves = {k: view if k == name else tensors[k] for k in tensors}
+            x = leaves["x"].detach().requires_grad_()
+            parameters = [tensors[k].clone().requires_grad_() for k in GRADIENTS[1:]]
+            y = sk.nall(x, *parameters, case.alpha, activation=case.activation, backend=backend)
+            torch.testing.assert_close(y, expected["y"], msg=layout)
+            y.backward(leaves["grad"])
+            for k, leaf in zip(GRADIENTS, [x, *parameters], strict=True):
+                torch.testing.assert_close(leaf.grad, expected[k], msg=f"{k}: {name} {layout}")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("downstream", ["sum", "cat", "expand", "mean over nodes"])
+def test_gradients_that_arrive_expanded_or_strided(downstream, backend):
+    """What gradcheck and opcheck cannot see: autograd hands down gradients with zero or foreign strides."""
+    ends = {
+        "sum": lambda y: y.sum(),
+        "cat": lambda y: (torch.cat([y, y * 2], dim=-1) ** 2).sum(),
+        "expand": lambda y: y.expand(4, *y.shape).sum(),
+        "mean over nodes": lambda y: (y.mean(dim=1) * torch.arange(y.shape[-1])).sum(),
+    }
+    case = Case(20, 6, 10, 7, 3)
+    tensors = case.tensors()
+
+    def gradients(backend):
+        leaves = [tensors[name].clone().requires_grad_() for name in GRADIENTS]
+        ends[downstream](sk.nall(*leaves, case.alpha, backend=backend)).backward()
+        return [leaf.grad for leaf in leaves]
+
+    for ours, expected in zip(gradients(backend), gradients("reference"), strict=True):
+        torch.testing.assert_close(ours, expected)
+
+
+@pytest.mark.parametrize("backend", FAST)
+def test_expanded_inputs_and_factors(backend):
+    case = Case(20, 6, 10, 7, 3)
+    t = case.tensors()
+
+    def run(backend):
+        leaves = [
+            t["x"][:1].clone(),
+            t["weight"].clone(),
+            t["bias"].clone(),
+            t["A"][:1].clone(),
+            t["B"][:, :, :1].clone(),
+        ]
+        x, weight, bias, A, B = (leaf.requires_grad_() for leaf in leaves)
+        y = sk.nall(x.expand(20, 6, 10), weight, bias, A.expand(6, -1, -1), B.expand(-1, -1, 10), backend=backend)
+        y.backward(t["grad"])
+        return [y, *(leaf.grad for leaf in leaves)]
+
+    for ours, expected in zip(run(backend), run("reference"), strict=True):
+        torch.testing.assert_close(ours, expected)
+
+
+@pytest.mark.parametrize("backend", FAST)
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_every_output_element_is_written(case: Case, backend, monkeypatch):
+    """Memory from torch.empty is poisoned: an element that no thread wrote would be NaN."""
+    new_empty = torch.Tensor.new_empty
+    monkeypatch.setattr(torch.Tensor, "new_empty", lambda t, *shape, **k: new_empty(t, *shape, **k).fill_(float("nan")))
+    for name, value in case.run(backend, case.tensors(torch.float32)).items():
+        assert not value.isnan().any(), name
+
+
+@pytest.mark.parametrize("isa", ISAS, indirect=True)
+@pytest.mark.parametrize(("shape", "p"), [((5, 3, 7), 0.5), ((70, 3, 33), 0.1), ((4, 2, 130), 0.9), ((3, 3, 8), 1.0)])
+@pytest.mark.parametrize("seed", [0, 1, 2**62 + 12345])
+def test_dropout_masks_equal_the_contract_bit_for_bit(shape, p, seed, isa):
+    _, N, I = shape  # noqa: E741
+    # x = 1, W = 0 and an identity as the low-rank path: the output is the mask itself, scaled.
+    identity = torch.eye(I).expand(N, I, I)
+    y = sk.nall(
+        torch.ones(shape), torch.zeros(I, I), None, identity, identity,
+        dropout_p=p, seed=torch.tensor(seed), backend="cpu",
+    )  # fmt: skip
+    keep = philox.keep_mask(shape, p, torch.tensor(seed))
+    assert torch.equal(y != 0, keep)
+    assert torch.equal(y, philox.dropout(torch.ones(shape), p, torch.tensor(seed)))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_torchs_seed_governs_the_dropout_seed(backend):
+    t = Case(6, 4, 9, 5, 3).tensors(torch.float32)
+    arguments = [t[name] for name in GRADIENTS]
+
+    def draw():
+        return sk.nall(*arguments, dropout_p=0.5, backend=backend)
+
+    torch.manual_seed(5)
+    first, second = draw(), draw()
+    torch.manual_seed(5)
+    assert torch.equal(draw(), first)
+    assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
+@pytest.mark.parametrize(
+    "case", [Case(9, 3, 10, 12, 4), Case(9, 3, 10, 12, 4, dropout_p=0.3, activation="relu", adapters=2)], ids=str
+)
+def test_torch_compile_fullgraph(case: Case, dynamic, backend):
+    t = case.tensors(torch.float32)
+
+    def call(x, weight, bias, A, B):
+        y = sk.nall(
+            x, weight, bias, A, B, case.alpha, dropout_p=case.dropout_p, seed=torch.tensor(2**40 + 7),
+            activation=case.activation, node_index=t["node_index"], backend=backend,
+        )  # fmt: skip
+        return y * 2
+
+    torch.compiler.reset()
+    compiled = torch.compile(call, fullgraph=True, backend="aot_eager", dynamic=dynamic)
+    for rows in (9, 4) if dynamic else (9,):
+        leaves = [t[name].clone().requires_grad_() for name in GRADIENTS]
+        y = compiled(leaves[0][:rows], *leaves[1:])
+        expected_leaves = [t[name].clone().requires_grad_() for name in GRADIENTS]
+        expected = call(expected_leaves[0][:rows], *expected_leaves[1:])
+        torch.testing.assert_close(y, expected)
+        y.sum().backward()
+        expected.sum().backward()
+        for ours, theirs in zip(leaves, expected_leaves, strict=True):
+            torch.testing.assert_close(ours.grad, theirs.grad)
+
+
+@pytest.mark.slow
+def test_torch_compile_with_inductor():
+    case = Case(9, 3, 10, 12, 4, activation="relu")
+    tensors = case.tensors(torch.float32)
+    arguments = [tensors[name] for name in GRADIENTS]
+    torch.compiler.reset()
+    compiled = torch.compile(lambda *a: sk.nall(*a, activation="relu", backend="cpu").exp(), fullgraph=True)
+    torch.testing.assert_close(compiled(*arguments), sk.nall(*arguments, activation="relu", backend="reference").exp())
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_autocast_computes_in_its_dtype(backend):
+    t = Case(8, 3, 10, 12, 4).tensors(torch.float32)
+    arguments = [t[name].requires_grad_() for name in GRADIENTS]
+    with torch.autocast("cpu", torch.bfloat16):
+        y = sk.nall(*arguments, backend=backend)
+    assert y.dtype == torch.bfloat16
+    y.sum().backward()
+    assert all(leaf.grad.dtype == torch.float32 for leaf in arguments)
+    torch.testing.assert_close(y.float(), sk.nall(*arguments, backend="reference"), atol=0.2, rtol=0.05)
+
+
+def test_rows_beyond_two_to_the_31_elements_apart():
+    """Offsets are 64-bit: three rows 2**30 floats apart; pages never touched take no memory."""
+    t = Case(3, 2, 8, 5, 2).tensors(torch.float32)
+    apart = torch.empty(2 * 2**30 + 16).as_strided((3, 2, 8), (2**30, 8, 1))
+    apart.copy_(t["x"])
+    arguments = [t[name] for name in GRADIENTS[1:]]
+    y = sk.nall(apart, *arguments, backend="cpu")
+    torch.testing.assert_close(y, sk.nall(t["x"], *arguments, backend="reference"))
+
+
+def test_calls_from_a_thread_pool_do_not_disturb_each_other():
+    case = Case(200, 5, 33, 20, 4, dropout_p=0.3, activation="relu")
+    tensors = case.tensors(torch.float32)
+    expected = case.run("cpu", tensors)
+    with ThreadPoolExecutor(4) as pool:
+        for result in pool.map(lambda _: case.run("cpu", tensors), range(16)):
+            for name, value in expected.items():
+                torch.testing.assert_close(result[name], value)
+
+
+def test_second_derivatives_are_refused():
+    t = Case(3, 2, 4, 5, 2).tensors()
+    x = t["x"].requires_grad_()
+    (grad,) = torch.autograd.grad(
+        sk.nall(x, t["weight"], None, t["A"], t["B"], backend="cpu").square().sum(), x, create_graph=True
+    )
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        grad.sum().backward()
+
+
+BAD = {
+    "x": (dict(x=torch.ones(4)), r"x: got shape \[4\], expected \[\*, N, I\]"),
+    "integers": (
+        dict(x=torch.ones(2, 3, 4, dtype=torch.int32)),
+        "weight: got torch.float32 on cpu, expected torch.int32",
+    ),
+    "weight": (dict(weight=torch.ones(5, 3)), r"weight: got shape \[5, 3\], expected \[O, 4\]"),
+    "bias": (dict(bias=torch.ones(4)), r"bias: got shape \[4\], expected \[5\]"),
+    "A": (dict(A=torch.ones(3, 4, 2)), r"A: got shape \[3, 4, 2\], expected \[adapters, 5, rank\]"),
+    "rank 0": (dict(A=torch.ones(3, 5, 0)), "A: got shape"),
+    "B": (dict(B=torch.ones(3, 3, 4)), r"B: got shape \[3, 3, 4\], expected \[3, 2, 4\]"),
+    "adapters": (dict(A=torch.ones(2, 5, 2), B=torch.ones(2, 2, 4)), "A: got 2 adapters for the 3 nodes"),
+    "dtype": (dict(A=torch.ones(3, 5, 2, dtype=torch.float64)), "A: got torch.float64 on cpu, expected torch.float32"),
+    "device": (
+        dict(bias=torch.ones(5, device="meta")),
+        "bias: got torch.float32 on meta, expected torch.float32 on cpu",
+    ),
+    "dropout_p": (dict(dropout_p=1.5), r"dropout_p: got 1.5, expected a probability in \[0, 1\]"),
+    "dropout_p NaN": (dict(dropout_p=float("nan")), "dropout_p: got nan"),
+    "seed": (dict(seed=torch.tensor(1.0)), "seed: got torch.float32"),
+    "activation": (dict(activation="gelu"), "activation: got 'gelu', expected None, 'relu' or 'leaky_relu'"),
+    "slope": (dict(activation="leaky_relu", negative_slope=-1.0), "negative_slope: got -1.0, expected at least 0"),
+    "node_index shape": (
+        dict(node_index=torch.tensor([0, 1])),
+        r"node_index: got torch.int64 \[2\], expected int64 \[3\]",
+    ),
+    "node_index dtype": (dict(node_index=torch.tensor([0.0, 1.0, 2.0])), "node_index: got torch.float32"),
+    "node_index high": (
+        dict(node_index=torch.tensor([0, 3, 1])),
+        r"node_index: got 3.*, expected an adapter in \[0, 3\)",
+    ),
+    "node_index low": (dict(node_index=torch.tensor([-1, 0, 1])), "node_index: got -1"),
+    "backend": (dict(backend="gpu"), "backend: got 'gpu', expected one of"),
+}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", BAD)
+def test_bad_arguments_are_named(name, backend):
+    change, message = BAD[name]
+    arguments = dict(
+        x=torch.ones(2, 3, 4), weight=torch.ones(5, 4), bias=None, A=torch.ones(3, 5, 2), B=torch.ones(3, 2, 4)
+    )
+    with pytest.raises(ValueError, match=message) as caught:
+        sk.nall(**{"backend": backend, **arguments, **change})
+    assert "\n" not in str(caught.value)
