@@ -81,7 +81,7 @@ def _roads(rng: np.random.Generator, nodes: int) -> Roads:
     ramps = rng.integers(nodes, size=(2, nodes // 8))
     ramps = ramps[:, ramps[0] != ramps[1]]
     source, target = np.concatenate([along, ramps[0]]), np.concatenate([along + 1, ramps[1]])
-    return Roads(source, target, delay=rng.integers(1, 5, len(source)))
+    return Roads(source, target, delay=rng.integers(2, 7, len(source)))
 
 
 def _demand(rng: np.random.Generator, nodes: int, steps: int) -> np.ndarray:
@@ -108,12 +108,14 @@ def _demand(rng: np.random.Generator, nodes: int, steps: int) -> np.ndarray:
 def _disturbances(rng: np.random.Generator, roads: Roads, demand: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Surges (in log flow, travelling downstream) and queues (>= 0, spilling back upstream), ``[S, N]`` each."""
     steps, nodes = demand.shape
-    inflow = 0.045 / np.maximum(np.bincount(roads.target, minlength=nodes), 1)[roads.target]  # [E]
-    spill = 0.35 / np.maximum(np.bincount(roads.source, minlength=nodes), 1)[roads.source]  # [E]
-    persistence = rng.uniform(0.87, 0.95, nodes)  # [N]
+    feeders = np.bincount(roads.target, minlength=nodes)  # [N]
+    exits = np.bincount(roads.source, minlength=nodes)  # [N]
+    entry = feeders == 0  # where traffic enters the network, and most surges begin
+    persistence = np.where(entry, rng.uniform(0.9, 0.96, nodes), rng.uniform(0.2, 0.6, nodes))  # [N]
+    inflow = ((0.97 - persistence) / np.maximum(feeders, 1))[roads.target]  # [E], so that surges fade in the end
+    spill = (0.35 / np.maximum(exits, 1))[roads.source]  # [E]
     dissolving = rng.uniform(0.5, 0.64, nodes)  # [N]
-    sensitivity = rng.uniform(0.5, 1.5, nodes)  # [N] of the sensor's own traffic to chance
-    shock = 0.04 * sensitivity * rng.standard_normal((steps, nodes))
+    shock = np.where(entry, 0.1, 0.025) * rng.uniform(0.6, 1.4, nodes) * rng.standard_normal((steps, nodes))
     incident = _incidents(rng, nodes, steps)
     surge = np.zeros((steps, nodes))
     queue = np.zeros((steps, nodes))
