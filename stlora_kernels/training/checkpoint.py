@@ -1,0 +1,77 @@
+"""Checkpoints: tensors as safetensors, everything else as JSON, no pickle; written whole or not at all."""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stlora_kernels.errors import InputError, MissingFileError, require
+
+KEY = "stlora_kernels"  # of the JSON in the safetensors header
+BEST = "best.safetensors"
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary file beside ``path`` that takes its place if the block succeeds and is removed if it does not."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:  # after Ctrl-C and on a full disk too
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small file atomically."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+    """Write ``tensors`` and the JSON-able ``about`` to ``path``, and a copy of ``about`` for readers beside it.
+
+    ``about`` stands in the header of the safetensors file, so that one rename replaces both at once; the ``.json``
+    is never read back.
+
+    Raises:
+        OSError: if the disk is full or the folder cannot be written; the previous checkpoint is then untouched.
+    """
+    safetensors = require("safetensors.torch", "train")
+    text = json.dumps(about, indent=1, allow_nan=False)
+    # safetensors refuses tensors that share memory, which tied weights do.
+    whole = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+    with replacing(path) as temporary:
+        # Through Python's own file, whose errors say "no space left on device".
+        temporary.write_bytes(safetensors.save(whole, metadata={KEY: text}))
+    write_text(path.with_suffix(".json"), text + "\n")
+
+
+def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors, on the CPU, and what was saved about them.
+
+    Args:
+        path: the file, or the run folder that holds it as ``best.safetensors``.
+
+    Raises:
+        MissingFileError: if there is no such file.
+        InputError: if it is not a whole checkpoint of this package.
+    """
+    safetensors = require("safetensors", "train")
+    file = path / BEST if path.is_dir() else path
+    if not file.is_file():
+        raise MissingFileError(f"there is no checkpoint {file}; a run writes one when its first epoch is done")
+    try:
+        with safetensors.safe_open(file, framework="pt") as opened:
+            tensors: dict[str, torch.Tensor] = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+            about = json.loads((opened.metadata() or {})[KEY])
+    except (safetensors.SafetensorError, KeyError, ValueError) as error:
+        raise InputError(f"{file} is not a whole checkpoint of stlora_kernels: {error}") from error
+    return tensors, about

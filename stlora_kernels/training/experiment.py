@@ -1,0 +1,198 @@
+"""One run from its configuration to its result, and the same result again from the run folder."""
+
+import json
+import os
+import statistics
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from stlora_kernels.baselines.ha import evaluate_ha
+from stlora_kernels.data import ForecastData, load_dataset
+from stlora_kernels.errors import InputError
+from stlora_kernels.training.checkpoint import BEST, load_checkpoint, save_checkpoint, write_text
+from stlora_kernels.training.config import TrainConfig
+from stlora_kernels.training.model import build_model, describe_parameters, fill, resolve_device
+from stlora_kernels.training.options import config_from_dict
+from stlora_kernels.training.progress import Progress
+from stlora_kernels.training.report import Report, versions
+from stlora_kernels.training.trainer import Epoch, Trainer, evaluate, seed_everything
+
+METRICS = "metrics.json"  # written last: its presence means that the run is finished
+CONFIG = "config.yaml"
+
+
+def train(config: TrainConfig, *, overwrite: bool = False, quiet: bool | None = None) -> Report:
+    """Train, test the best epoch, and keep everything in ``config.run_folder``.
+
+    Nothing is written before the first epoch is done. Then the folder holds ``config.yaml`` and the best checkpoint
+    so far (``best.safetensors``, its JSON beside it), and in the end ``metrics.json``.
+
+    Raises:
+        InputError: for anything in the configuration or the data that cannot be used, or a finished run in the
+            folder without ``overwrite``.
+        NonFiniteLossError: if the training diverges.
+        KeyboardInterrupt: on Ctrl-C, saying what was kept.
+    """
+    config.validate()
+    folder = config.run_folder
+    check_folder(folder, overwrite)
+    device = resolve_device(config.device)
+    seed_everything(config.seed)
+    data = load_data(config)
+    model = build_model(config, data, device)
+    progress = Progress(quiet)
+    progress.say(_opening(config, data, device))
+
+    def keep(epoch: Epoch) -> None:
+        if trainer.best is None:
+            start_folder(folder, config)
+        about = {
+            "config": config.as_dict(),
+            "epoch": epoch.number,
+            "scaler": data.scaler.state_dict(),
+            "nodes": data.num_nodes,
+            "validation": epoch.validation.as_dict(),
+            "versions": versions(),
+        }
+        save_checkpoint(folder / BEST, model.state_dict(), about)
+
+    trainer = Trainer(model, data, config, device, keep, progress)
+    try:
+        trainer.fit()
+        report = measure(model, data, config, device, folder)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(_kept(folder, trainer.best)) from None
+    metrics = _metrics(config, trainer, report, device)
+    write_text(folder / METRICS, json.dumps(metrics, indent=1, allow_nan=False) + "\n")
+    return replace(report, notes=(_closing(metrics), f"Run folder: {folder}"))
+
+
+def evaluate_run(run: Path, *, data_dir: Path | None = None, device: str | None = None) -> Report:
+    """Test the best checkpoint of a run again, on the data that its configuration names.
+
+    Args:
+        run: the run folder, finished or not, or its ``best.safetensors``.
+        data_dir: where the data are now, if not where they were.
+        device: where to compute, if not where the run did.
+
+    Raises:
+        InputError: if the run, its data or the device cannot be used, or the data are not those of the run.
+    """
+    _, about = load_checkpoint(run)
+    config = config_from_dict(about["config"])
+    config = replace(config, data_dir=data_dir or config.data_dir, device=device or config.device)
+    where = resolve_device(config.device)
+    data = load_data(config)
+    if (data.num_nodes, data.scaler.state_dict()) != (about["nodes"], about["scaler"]):
+        raise InputError(
+            f"{run} was trained on other data: {about['nodes']} sensors, scaler {about['scaler']}; "
+            f"{data.data.name} has {data.num_nodes} sensors, scaler {data.scaler.state_dict()}"
+        )
+    # The checkpoint holds the backbone too; the one it may have started from is not needed any more.
+    model = build_model(replace(config, backbone_checkpoint=None), data, where)
+    return measure(model, data, config, where, run)
+
+
+def measure(model: nn.Module, data: ForecastData, config: TrainConfig, device: torch.device, run: Path) -> Report:
+    """Load the run's best checkpoint into ``model`` and measure it and HA on the test part."""
+    fill(model, load_checkpoint(run)[0], run)
+    scores = {config.model_name: evaluate(model, data, data.test, config.batch_size, device)}
+    return Report(data, scores | evaluate_ha(data, data.test), describe_parameters(model))
+
+
+def load_data(config: TrainConfig) -> ForecastData:
+    """The configured data set, cut into windows.
+
+    Raises:
+        InputError: see ``load_dataset`` and ``ForecastData``.
+    """
+    sensors = load_dataset(
+        config.dataset,
+        config.data_dir,
+        adjacency=config.adjacency,
+        first_step=config.first_step,
+        nodes=config.synthetic.nodes,
+        steps=config.synthetic.steps,
+        seed=config.synthetic.seed,
+    )
+    null_values: Mapping[Any, Any] = {"dataset": "data", "none": None}
+    return ForecastData(
+        sensors,
+        window=config.window,
+        horizon=config.horizon,
+        split=config.split,
+        split_by=config.split_by,
+        null_value=null_values.get(config.null_value, config.null_value),
+    )
+
+
+def check_folder(folder: Path, overwrite: bool) -> None:
+    """Find out before the training whether its result can be kept.
+
+    Raises:
+        InputError: if the folder holds a finished run (without ``overwrite``) or cannot be written.
+    """
+    if (folder / METRICS).exists() and not overwrite:
+        raise InputError(f"--output: {folder} holds a finished run; choose another folder or add --overwrite")
+    there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(f"--output: {folder} cannot be made, because {there} is not a folder one can write to")
+
+
+def start_folder(folder: Path, config: TrainConfig) -> None:
+    """Make the run folder; what an earlier run left in it no longer belongs to what follows."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / METRICS).unlink(missing_ok=True)
+    write_text(folder / CONFIG, config.to_yaml())
+
+
+def _opening(config: TrainConfig, data: ForecastData, device: torch.device) -> str:
+    parts = "/".join(str(len(part)) for part in (data.train, data.val, data.test))
+    origin = "synthetic data" if data.data.synthetic else data.data.name
+    minutes = 1440 / data.data.steps_per_day
+    return (
+        f"{config.model_name} on {origin}: {data.num_nodes} sensors, {data.data.num_steps} steps of {minutes:g} min, "
+        f"{parts} windows for training/validation/test, seed {config.seed}, {device}"
+    )
+
+
+def _closing(metrics: Mapping[str, Any]) -> str:
+    return (
+        f"Best epoch: {metrics['best_epoch']} of {len(metrics['epochs'])}, "
+        f"{metrics['seconds_per_epoch']:.1f} s of training per epoch"
+    )
+
+
+def _kept(folder: Path, best: Epoch | None) -> str:
+    if best is None:
+        return "no epoch was done, nothing was written"
+    return f"kept {folder / BEST} of epoch {best.number}, validation MAE {best.validation.pooled.mae:.3f}"
+
+
+def _metrics(config: TrainConfig, trainer: Trainer, report: Report, device: torch.device) -> dict[str, Any]:
+    assert trainer.best is not None  # there is a report only after training
+    return {
+        "model": config.model_name,
+        **report.as_dict(),
+        "best_epoch": trainer.best.number,
+        "epochs": [
+            {
+                "epoch": epoch.number,
+                "train_loss": epoch.train_loss,
+                "validation": epoch.validation.as_dict(),
+                "learning_rate": epoch.learning_rate,
+                "seconds": epoch.seconds,
+            }
+            for epoch in trainer.history
+        ],
+        "seconds_per_epoch": statistics.median(epoch.seconds for epoch in trainer.history),
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+        "config": config.as_dict(),
+        "versions": versions(),
+    }

@@ -1,0 +1,109 @@
+"""From a configuration and its data to a model."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from stlora_kernels.backbones import build_backbone
+from stlora_kernels.data import ForecastData
+from stlora_kernels.errors import InputError
+from stlora_kernels.nn.stlora import STLoRA
+from stlora_kernels.ops.dispatch import available_backends
+from stlora_kernels.training.checkpoint import load_checkpoint
+from stlora_kernels.training.config import TrainConfig
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device of that name; "auto": a GPU where there is one.
+
+    Raises:
+        InputError: if there is no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"--device: got {name!r}, which cannot be used here: {reason}") from error
+    if device.type == "meta":
+        raise InputError("--device: got 'meta', which holds no numbers; expected auto, cpu or cuda")
+    return device
+
+
+def build_model(config: TrainConfig, data: ForecastData, device: torch.device) -> nn.Module:
+    """The backbone, alone or in :class:`STLoRA`, on ``device``.
+
+    The backbone is drawn first, so that one seed gives it the same weights with and without the adapter.
+
+    Raises:
+        InputError: for an unknown backbone or sizes, graph, checkpoint or kernel backend that do not fit.
+    """
+    if config.backend is not None and config.backend not in available_backends(device):
+        there = ", ".join(available_backends(device))
+        raise InputError(f"--backend: got {config.backend!r}, expected one of those that run here: {there}")
+    shapes: dict[str, Any] = {
+        "num_nodes": data.num_nodes,
+        "in_features": data.in_features,
+        "out_features": data.out_features,
+        "window": data.window,
+        "horizon": data.horizon,
+    }
+    backbone = build_backbone(
+        config.backbone,
+        **shapes,
+        adjacency=torch.from_numpy(data.data.adjacency),
+        steps_per_day=data.data.steps_per_day,
+    )
+    if config.backbone_checkpoint is not None:
+        load_backbone(backbone, config.backbone_checkpoint, config.backbone)
+    if not config.stlora:
+        return backbone.to(device)
+    return STLoRA(backbone, **shapes, **asdict(config.adapter), frozen=config.frozen, backend=config.backend).to(device)
+
+
+def load_backbone(backbone: nn.Module, path: Path, name: str) -> None:
+    """Fill ``backbone`` from the checkpoint of a plain run, or of the backbone inside an adapted one.
+
+    Raises:
+        InputError: if the checkpoint is of another backbone or of other sizes.
+    """
+    tensors, about = load_checkpoint(path)
+    saved = about["config"]["backbone"]
+    if saved != name:
+        raise InputError(f"--backbone-checkpoint: {path} holds a {saved!r}, expected a {name!r}")
+    if about["config"]["stlora"]:
+        prefix = "backbone."
+        tensors = {key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)}
+    fill(backbone, tensors, path)
+
+
+def fill(model: nn.Module, tensors: dict[str, torch.Tensor], path: Path) -> None:
+    """Load exactly the model's own tensors.
+
+    Raises:
+        InputError: naming the first tensor that is missing, left over or of another shape.
+    """
+    own = model.state_dict()
+    for name in sorted(own.keys() | tensors.keys()):
+        here, there = (list(t[name].shape) if name in t else "nothing" for t in (own, tensors))
+        if here != there:
+            raise InputError(f"{path}: {name} is {there} in the checkpoint and {here} in the model")
+    model.load_state_dict(tensors)
+
+
+def describe_parameters(model: nn.Module) -> dict[str, float | int]:
+    """How many parameters the model has, and of an adapted one how they divide."""
+    total = sum(parameter.numel() for parameter in model.parameters())
+    if not isinstance(model, STLoRA):
+        return {"total": total}
+    return {
+        "total": total,
+        "backbone": model.num_backbone_parameters,
+        "adapter": model.num_adapter_parameters,
+        "overhead_percent": 100 * model.overhead,
+    }

@@ -1,0 +1,159 @@
+"""From the command line and YAML to a configuration."""
+
+import io
+import re
+from collections.abc import Sequence
+from contextlib import redirect_stderr
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from stlora_kernels.errors import InputError, MissingFileError, require
+from stlora_kernels.training.config import TrainConfig
+
+T = TypeVar("T")
+
+TRAIN_HELP = """Train a forecasting model, with or without the ST-LoRA adapter, and compare it with HA.
+
+Without any argument: --dataset synthetic --backbone lstm --stlora, on generated data."""
+
+
+def parse_train(argv: Sequence[str]) -> tuple[TrainConfig, bool, bool]:
+    """The configuration, then whether to overwrite a finished run and whether to be quiet.
+
+    The command line wins over the YAML file of ``--config``, which wins over the defaults.
+
+    Raises:
+        InputError: for unknown options or keys, and values of a wrong type or range.
+    """
+    tyro = require("tyro", "train")
+
+    @dataclass(frozen=True)
+    class Options:
+        config: Path | None = None
+        """YAML file with any of the options below that are not said here"""
+        overwrite: bool = False
+        """replace a finished run in the run folder"""
+        quiet: bool = False
+        """no progress bar, only one line per epoch (as when stderr is not a terminal)"""
+        run: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
+
+    prog = "python -m stlora_kernels.train"
+    if not argv:
+        argv = ["--dataset", "synthetic", "--backbone", "lstm", "--stlora"]
+    options = parse(Options, argv, prog=prog, description=TRAIN_HELP)
+    if options.config is not None:
+        options = parse(Options, argv, prog=prog, default=Options(run=load_yaml(options.config)))
+    options.run.validate()
+    return options.run, options.overwrite, options.quiet
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """Test the best checkpoint of a run again and print its result table."""
+
+    run: Path
+    """run folder, or the best.safetensors in it"""
+    data_dir: Path | None = None
+    """folder of the measurements, if not where the run had them"""
+    device: str | None = None
+    """cpu, cuda, ..., if not what the run used"""
+
+
+def parse_evaluate(argv: Sequence[str]) -> EvaluateOptions:
+    """What to evaluate.
+
+    Raises:
+        InputError: for unknown options and values of a wrong type.
+    """
+    return parse(EvaluateOptions, argv, prog="python -m stlora_kernels.evaluate")
+
+
+def load_yaml(path: Path) -> TrainConfig:
+    """The configuration in a YAML file; what it does not say has its default.
+
+    Raises:
+        MissingFileError: if there is no such file.
+        InputError: if it is not a mapping of option names to values of their types.
+    """
+    yaml = require("yaml", "train")
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise MissingFileError(f"--config: there is no file {path}") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"--config: {path} cannot be read as YAML: {error}") from error
+    if not isinstance(loaded, dict):
+        raise InputError(
+            f"--config: {path} holds {type(loaded).__name__}, expected a mapping of option names to values"
+        )
+    try:
+        return config_from_dict(loaded)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def config_from_dict(values: dict[str, Any]) -> TrainConfig:
+    """The configuration that ``TrainConfig.as_dict`` wrote, or part of one; the rest has its defaults.
+
+    Raises:
+        InputError: for unknown names and values of a wrong type.
+    """
+    tyro = require("tyro", "train")
+    # As arguments, so that one parser judges names and types wherever they come from.
+    return parse(TrainConfig, _as_arguments(values), config=(tyro.conf.FlagConversionOff,))
+
+
+def parse(
+    kind: type[T],
+    argv: Sequence[str],
+    *,
+    prog: str | None = None,
+    description: str | None = None,
+    default: T | None = None,
+    config: tuple[Any, ...] = (),
+) -> T:
+    """A dataclass from command-line arguments, with tyro's boxed errors turned into an InputError of one line."""
+    tyro = require("tyro", "train")
+    given = {} if default is None else {"default": default}
+    boxed = io.StringIO()
+    try:
+        with redirect_stderr(boxed):
+            return tyro.cli(kind, args=list(argv), prog=prog, description=description, config=config, **given)
+    except SystemExit as stop:
+        if not stop.code:  # --help
+            raise
+        raise InputError(_unboxed(boxed.getvalue())) from None
+
+
+def _as_arguments(values: dict[Any, Any], prefix: str = "") -> list[str]:
+    arguments: list[str] = []
+    for key, value in values.items():
+        name = f"{prefix}{str(key).replace('_', '-')}"
+        if isinstance(value, dict):
+            arguments += _as_arguments(value, f"{name}.")
+        else:
+            items = value if isinstance(value, list) else [value]
+            arguments += [f"--{name}", *map(str, items)]
+    return arguments
+
+
+def _unboxed(text: str) -> str:
+    """The message in one of tyro's boxes, which are a title, the message, the argument's help and a footer."""
+    rows = [re.sub(r"\x1b\[[0-9;]*m", "", row).strip("│| ") for row in text.splitlines()]
+    sections: list[list[str]] = [[]]
+    for row in filter(None, rows):
+        if row[0] in "╭╰" or set(row) <= set("─-"):
+            sections.append([])
+        else:
+            sections[-1].append(row)
+    # The title stands in the frame, or, where the terminal cannot show frames, above the first ruler.
+    message, *details = [section for section in sections[1:] if section] or [[text]]
+    words = " ".join(message).partition(" Got errors:")[0].rstrip(".")
+    words = re.sub(r"^Error parsing (--\S+): ", r"\1: ", words)
+    match details:
+        case [["Argument helptext:", usage, *_], *_]:
+            words += f"; expected {usage}"
+        case [["Perhaps you meant:", usage, *_], *_]:
+            words += f"; perhaps you meant {usage}"
+    return words + " (see --help)"

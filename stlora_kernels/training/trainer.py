@@ -1,0 +1,157 @@
+"""The training loop: masked MAE in real units, Adam, early stopping, the best checkpoint."""
+
+import math
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from stlora_kernels.data import Batch, ForecastData, Windows
+from stlora_kernels.errors import InputError
+from stlora_kernels.nn.stlora import STLoRA
+from stlora_kernels.training.config import TrainConfig
+from stlora_kernels.training.loss import forecast_loss
+from stlora_kernels.training.metrics import ScoreMeter, Scores
+from stlora_kernels.training.progress import Progress
+
+
+class NonFiniteLossError(ArithmeticError):
+    """The loss is NaN or infinite; the message names the batch."""
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch did."""
+
+    number: int  # from 1
+    train_loss: float  # mean over the batches, in the target's unit (plus the gate's penalty)
+    validation: Scores
+    learning_rate: float
+    seconds: float  # of training, without validation
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and torch (weights and dropout; the batches' order has a generator of its own)."""
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002  (a user's own backbone may draw from it)
+    torch.manual_seed(seed)
+
+
+def forecast(model: nn.Module, batch: Batch, data: ForecastData, device: torch.device) -> tuple[Tensor, Tensor | None]:
+    """The model's forecast in real units ``[B, H, N, 1]``, and the gate if it has one."""
+    x = batch.x.to(device, non_blocking=True)
+    y, gate = model(x, return_gate=True) if isinstance(model, STLoRA) else (model(x), None)
+    return data.scaler.inverse_transform(y), gate
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, data: ForecastData, part: Windows, batch_size: int, device: torch.device) -> Scores:
+    """Errors over all windows of a part; forecasts are summed up batch by batch and never kept."""
+    model.eval()
+    meter = ScoreMeter(data.horizon, data.null_value, device)
+    for batch in part.batches(batch_size):
+        prediction, _ = forecast(model, batch, data, device)
+        meter.update(prediction, batch.y.to(device))
+    return meter.compute()
+
+
+class Trainer:
+    """Trains a model on one data set.
+
+    Args:
+        model: already on ``device``; parameters without ``requires_grad`` are left as they are.
+        keep: called with the epoch whenever its validation MAE is the best so far.
+        progress: shows batches and epochs.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data: ForecastData,
+        config: TrainConfig,
+        device: torch.device,
+        keep: Callable[[Epoch], None],
+        progress: Progress,
+    ) -> None:
+        self.model, self.data, self.config, self.device = model, data, config, device
+        self.keep, self.progress = keep, progress
+        self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.Adam(self.trained, config.learning_rate, weight_decay=config.weight_decay)
+        self.scheduler = torch.optim.lr_scheduler.StepLR(self.optimizer, config.step_size, config.gamma)
+        self.order = torch.Generator().manual_seed(config.seed)
+        self.history: list[Epoch] = []
+        self.best: Epoch | None = None
+
+    def fit(self) -> Epoch:
+        """Train until the last epoch or ``patience`` epochs without a better one; returns the best.
+
+        Raises:
+            NonFiniteLossError: if a loss is NaN or infinite.
+            InputError: if no validation target is a measurement, so that no epoch can be called the best.
+        """
+        for number in range(1, self.config.epochs + 1):
+            epoch = self.run_epoch(number)
+            self.history.append(epoch)
+            better = self.best is None or epoch.validation.pooled.mae < self.best.validation.pooled.mae
+            if better:
+                self.keep(epoch)
+                self.best = epoch
+            self.progress.say(self._line(epoch, better))
+            if self.best is not None and number - self.best.number >= self.config.patience:
+                break
+        assert self.best is not None  # at least one epoch, and each has a finite validation MAE
+        return self.best
+
+    def run_epoch(self, number: int) -> Epoch:
+        """One pass over the training windows, then validation."""
+        learning_rate = self.scheduler.get_last_lr()[0]
+        start = time.perf_counter()
+        self.model.train()
+        losses = [self._step(batch, number, i) for i, batch in enumerate(self._train_batches(number), 1)]
+        self.scheduler.step()
+        seconds = time.perf_counter() - start
+        validation = evaluate(self.model, self.data, self.data.val, self.config.batch_size, self.device)
+        if validation.pooled.targets == 0:
+            raise InputError("validation part: every target is missing, there is nothing to choose the best epoch by")
+        if not math.isfinite(validation.pooled.mae):
+            raise NonFiniteLossError(f"epoch {number}: the validation MAE is {validation.pooled.mae}")
+        return Epoch(number, sum(losses) / len(losses), validation, float(learning_rate), seconds)
+
+    def _train_batches(self, number: int) -> Iterator[Batch]:
+        config, train = self.config, self.data.train
+        batches = train.batches(config.batch_size, shuffle=True, generator=self.order)
+        total = self.batches_per_epoch
+        return self.progress.batches(islice(batches, total), total, f"epoch {number}/{config.epochs}")
+
+    @property
+    def batches_per_epoch(self) -> int:
+        there = self.data.train.num_batches(self.config.batch_size)
+        return min(there, self.config.max_batches or there)
+
+    def _step(self, batch: Batch, epoch: int, position: int) -> float:
+        prediction, gate = forecast(self.model, batch, self.data, self.device)
+        target = batch.y.to(self.device, non_blocking=True)
+        loss = forecast_loss(prediction, target, self.data.null_value, gate, self.config.gate_penalty)
+        if not torch.isfinite(loss):
+            raise NonFiniteLossError(
+                f"the loss is {loss.item()} at epoch {epoch}, batch {position} of {self.batches_per_epoch}; "
+                "try a smaller --learning-rate"
+            )
+        self.optimizer.zero_grad()
+        loss.backward()
+        if self.config.clip > 0:
+            nn.utils.clip_grad_norm_(self.trained, self.config.clip)
+        self.optimizer.step()
+        return float(loss.detach())
+
+    def _line(self, epoch: Epoch, better: bool) -> str:
+        return (
+            f"epoch {epoch.number:{len(str(self.config.epochs))}}/{self.config.epochs}"
+            f"  train {epoch.train_loss:.3f}  validation MAE {epoch.validation.pooled.mae:.3f}"
+            f"  lr {epoch.learning_rate:.3g}  {epoch.seconds:.1f} s{'  best' if better else ''}"
+        )
