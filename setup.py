@@ -1,7 +1,8 @@
 """Builds ``stlora_kernels._C`` with CMake and ninja; everything else stands in pyproject.toml.
 
 Without a C++ compiler the package installs as pure Python and runs on its reference backend.
-Environment: ``STLORA_CUDA`` = ``auto`` (default), ``on`` or ``off``; ``CXX``, ``CMAKE_ARGS`` as usual.
+Environment: ``CXX`` and ``CMAKE_ARGS`` as usual; ``STLORA_CUDA`` = ``auto``, ``on`` or ``off``: whether to build CUDA
+kernels (this version has none yet, so ``on`` fails).
 """
 
 import os
@@ -17,53 +18,49 @@ from setuptools.command.build_ext import build_ext
 ROOT = Path(__file__).parent.resolve()
 
 
-def compiler() -> str | None:
-    """The C++ compiler CMake would find, if there is one."""
-    for name in (os.environ.get("CXX"), "c++", "g++", "clang++"):
-        if name and shutil.which(shlex.split(name)[0]):
-            return name
-    return None
+def has_compiler() -> bool:
+    """Is there a C++ compiler that CMake would find?"""
+    if "CXX" in os.environ:
+        return shutil.which(shlex.split(os.environ["CXX"])[0]) is not None
+    return any(shutil.which(name) for name in ("c++", "g++", "clang++"))
 
 
-def cuda_wanted() -> bool:
+def check_cuda() -> None:
+    """Refuse a ``STLORA_CUDA`` that cannot be met."""
     choice = os.environ.get("STLORA_CUDA", "auto")
     if choice not in ("auto", "on", "off"):
         sys.exit(f"error: STLORA_CUDA: got {choice!r}, expected auto, on or off")
-    found = shutil.which("nvcc") is not None
-    if choice == "on" and not found:
+    if choice == "on" and shutil.which("nvcc") is None:
         sys.exit(
-            "error: STLORA_CUDA=on, but no nvcc on the PATH; install the CUDA toolkit or set STLORA_CUDA=auto"
+            "error: STLORA_CUDA=on, but there is no nvcc on the PATH: install the CUDA toolkit, or use auto or off"
         )
-    return choice != "off" and found and (ROOT / "csrc" / "cuda").is_dir()
+    if choice == "on":
+        sys.exit("error: STLORA_CUDA=on, but this version has no CUDA kernels yet: use auto or off")
 
 
 class CMakeBuild(build_ext):
     """Hands the one extension to CMake."""
 
     def run(self) -> None:
-        cuda = cuda_wanted()
-        if compiler() is None:
-            self.announce("stlora_kernels: no C++ compiler found, installing without native kernels", level=4)
+        check_cuda()
+        if has_compiler():
+            super().run()
+        else:
             self.extensions = []
-            return
-        self.cuda = cuda
-        super().run()
+            self.warn("no C++ compiler found: installing stlora_kernels without its fast kernels")
 
     def build_extension(self, extension: Extension) -> None:
         target = Path(self.get_ext_fullpath(extension.name)).resolve()
-        build = Path(self.build_temp).resolve()
-        build.mkdir(parents=True, exist_ok=True)
-        configure = [
-            "cmake", "-S", str(ROOT), "-B", str(build), "-G", "Ninja",
-            f"-DPython_EXECUTABLE={sys.executable}",
-            f"-DCMAKE_LIBRARY_OUTPUT_DIRECTORY={build}",
-            *shlex.split(os.environ.get("CMAKE_ARGS", "")),
-        ]  # fmt: skip
-        subprocess.run(configure, check=True)
+        build = Path(self.build_temp).resolve() / "cmake"
+        # A cache from an earlier build points into that build's environment, which is gone: start afresh.
+        configure = ["cmake", "--fresh", "-S", str(ROOT), "-B", str(build), "-G", "Ninja"]
+        configure += [f"-DPython_EXECUTABLE={sys.executable}", f"-DCMAKE_LIBRARY_OUTPUT_DIRECTORY={build}"]
+        subprocess.run(configure + shlex.split(os.environ.get("CMAKE_ARGS", "")), check=True)
         subprocess.run(["cmake", "--build", str(build), "--target", "_C"], check=True)
-        built = build / target.name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(built, target)
+        # Into the source folder too: Python started in a clone imports that, and not what pip installed.
+        for folder in {target.parent, ROOT / "stlora_kernels"}:
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(build / target.name, folder)
 
 
 setup(ext_modules=[Extension("stlora_kernels._C", sources=[])], cmdclass={"build_ext": CMakeBuild})

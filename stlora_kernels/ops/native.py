@@ -13,6 +13,8 @@ from types import ModuleType
 
 import torch  # noqa: F401  brings the OpenMP runtime that _C resolves its symbols from
 
+ISAS = ("avx512", "avx2", "portable")  # best first
+
 _extension: ModuleType | None = None
 _reason: str | None = None
 

@@ -1,0 +1,41 @@
+"""``python -m stlora_kernels.info``: what is installed, which backends can run here, and why others cannot."""
+
+import argparse
+import platform
+
+import numpy
+import torch
+
+import stlora_kernels as sk
+from stlora_kernels.ops import dispatch, native
+
+
+def lines() -> list[str]:
+    """The report, a line each."""
+    report = [
+        f"stlora_kernels {sk.__version__}, Python {platform.python_version()}, {platform.platform()}",
+        f"torch {torch.__version__}, numpy {numpy.__version__}, {torch.get_num_threads()} threads",
+    ]
+    devices = ["cpu"] + ["cuda"] * torch.cuda.is_available()
+    for device in devices:
+        for name in dispatch.BACKENDS:
+            reason = dispatch.why_unavailable(name, device)
+            report.append(f"{device}: backend {name}: {'available' if reason is None else f'not available: {reason}'}")
+    if native.why_unavailable("cpu") is None:
+        extension = native.kernels()
+        offered = [isa for isa in native.ISAS if extension.isa_supported(isa)]
+        report.append(
+            f"cpu kernels: {extension.selected_isa()} in use, {', '.join(offered)} usable here "
+            f"(STLORA_CPU_ISA chooses), built by {extension.compiler}"
+        )
+    report.append("cuda kernels: this version has none")
+    return report
+
+
+def main() -> None:
+    argparse.ArgumentParser(prog="python -m stlora_kernels.info", description=__doc__).parse_args()
+    print(*lines(), sep="\n")
+
+
+if __name__ == "__main__":
+    main()
