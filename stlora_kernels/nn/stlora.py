@@ -31,8 +31,8 @@ class STLoRA(nn.Module):
             The gate, too, reads a node's whole window with ``temporal="fold"``, one step with "step".
         history: which blocks read X: "every" one, or those "from_second" on.
         phi: None (the identity) or "relu", on the input of every block.
-        frozen: keep the backbone as it is: no gradient, always in eval mode (its dropout off). Otherwise
-            backbone and adapter are trained jointly.
+        frozen: keep the backbone as it is: its parameters are set to need no gradient, and it stays in eval mode
+            (its dropout off). Otherwise backbone and adapter are trained jointly.
 
     Shapes:
         ``x [B, T, N, F]`` -> ``Y [B, H, N, out]``, and with ``return_gate=True`` R of the same shape.
