@@ -90,6 +90,7 @@ def _load_registered(info: DatasetInfo, folder: Path, adjacency: Path | None, fi
     else:
         read = read_pandas_h5 if values_path.suffix == ".h5" else read_series_csv
         values, times, ids = read(values_path)
+        _check_step(times, info, values_path)
     if adjacency or info.graph == "matrix" or graph_path.suffix == ".pkl":
         graph = _read_graph(graph_path, ids)
     else:
@@ -117,10 +118,8 @@ def _load_own(path: Path, adjacency: Path | None) -> SensorData:
         if not file.is_file():
             raise MissingFileError(f"no file {file.absolute()}; give the path of an existing one")
     values, times, ids = read_series_csv(path)
-    if len(times) < 2:
-        raise InputError(f"{path} has {len(times)} row, expected at least 2 to know the step")
-    step = int(np.diff(times).astype(np.int64).min())
-    if step < 1 or SECONDS_PER_DAY % step:
+    step = _smallest_step(times, path)
+    if SECONDS_PER_DAY % step:
         raise InputError(f"{path}: the smallest step of time is {step} seconds, expected a part of a day")
     return SensorData(
         name=path.stem,
@@ -179,6 +178,24 @@ def _parse_first_step(text: str) -> np.datetime64:
         return np.datetime64(datetime.fromisoformat(text).replace(tzinfo=None), "s")
     except ValueError as error:
         raise InputError(f"first_step is {text!r}, expected a date and time such as 2016-08-07T03:40") from error
+
+
+def _smallest_step(times: np.ndarray, path: Path) -> int:
+    """Seconds between the two nearest times; NaT counts as going back."""
+    if len(times) < 2:
+        raise InputError(f"{path} has {len(times)} step, expected at least 2")
+    passed = np.diff(times).astype(np.int64)
+    if passed.min() < 1:
+        i = int(passed.argmin()) + 1
+        raise InputError(f"{path}: {times[i]} follows {times[i - 1]}, expected times that increase")
+    return int(passed.min())
+
+
+def _check_step(times: np.ndarray, info: DatasetInfo, path: Path) -> None:
+    """Refuse a re-sampled file: its rhythm would be read wrongly, without any other sign."""
+    step = _smallest_step(times, path)
+    if step != info.step_minutes * 60:
+        raise InputError(f"{path} has steps of {step} s, {info.name} has steps of {info.step_minutes} minutes")
 
 
 def _read_ids(path: Path | None, num_nodes: int) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ class SensorData:
     Args:
         name: the data set's name.
         values: ``[S, N, C]`` float32; channel 0 is the target, NaN means missing.
-        times: ``[S]`` datetime64[s], strictly increasing; gaps are allowed and kept.
+        times: ``[S]`` datetime64[s], increasing by one step, or by several where there is a gap.
         sensor_ids: the ``N`` sensors' ids, in the order of ``values`` and ``adjacency``.
         adjacency: ``[N, N]`` float32, ``>= 0``; entry ``[i, j]`` is the weight of the edge from i to j.
         steps_per_day: 288 for steps of 5 minutes, 96 for 15 minutes.
@@ -28,8 +28,8 @@ class SensorData:
         synthetic: True when the values were generated, not measured.
 
     Raises:
-        InputError: if shapes disagree, a value is infinite, no value is a number, time does not increase,
-            or the adjacency is not a graph of these sensors.
+        InputError: if shapes disagree, a value is infinite, no value is a number, time does not go on in
+            whole steps, or the adjacency is not a graph of these sensors.
     """
 
     name: str
@@ -84,11 +84,13 @@ class SensorData:
             raise InputError(f"{self.name}: {self.steps_per_day} steps a day, expected a divisor of 86400")
         if np.isnat(self.times).any():
             raise InputError(f"{self.name}: step {int(np.isnat(self.times).argmax())} has no time")
-        late = np.diff(self.times) <= np.timedelta64(0, "s")
-        if late.any():
-            step = int(late.argmax()) + 1
+        step = SECONDS_PER_DAY // self.steps_per_day
+        passed = np.diff(self.times).astype(np.int64)
+        wrong = (passed <= 0) | (passed % step != 0)
+        if wrong.any():
+            i = int(wrong.argmax()) + 1
             raise InputError(
-                f"{self.name}: time must increase, but {self.times[step]} follows {self.times[step - 1]} at step {step}"
+                f"{self.name}: {self.times[i]} follows {self.times[i - 1]}, expected whole steps of {step} s later"
             )
 
     def _check_numbers(self) -> None:

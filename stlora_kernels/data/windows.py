@@ -82,7 +82,7 @@ class Windows:
             )
         series, past = self.series, self.series.window
         steps = (self.start + indices).unsqueeze(1) + torch.arange(past + series.horizon)  # [B, T+H]
-        values = series.values.index_select(0, steps.flatten()).view(*steps.shape, -1)  # [B, T+H, N]
+        values = series.values.index_select(0, steps.flatten()).unflatten(0, steps.shape)  # [B, T+H, N]
         time = series.calendar[steps[:, :past]]  # [B, T, 2]
         x = values.new_empty(*values[:, :past].shape, 3)  # [B, T, N, 3]
         x[..., 0] = series.scaler.transform(values[:, :past]).nan_to_num(nan=0.0)

@@ -86,8 +86,22 @@ def _from_edges(rows: Rows, meaning: list[str], sensor_ids: tuple[str, ...], pat
     if meaning == ["weight"]:
         return _edges(rows[1:], path).to_matrix(sensor_ids, 0, path)
     if meaning in (["cost"], ["distance"]):
-        return gaussian_kernel(_edges(rows[1:], path).to_matrix(sensor_ids, np.inf, path))
+        return _from_distances(_edges(rows[1:], path).to_matrix(sensor_ids, np.inf, path), path)
     raise InputError(f"{path}, line 1: columns from,to,{','.join(meaning)}; the third one has to be weight or distance")
+
+
+def _from_distances(distances: np.ndarray, path: Path) -> np.ndarray:
+    """The kernel was made for distances between all pairs; of a list of neighbours it may drop the longer half."""
+    weights = gaussian_kernel(distances)
+    kept, given = np.count_nonzero(weights), np.isfinite(distances)
+    cut_off = given.any(axis=1) & ~weights.any(axis=1)
+    if cut_off.any():
+        logger.warning(
+            "%s: %d of %d distances are short enough for an edge, and %d sensors lose their last one; "
+            "the columns from,to alone keep every edge",
+            *(path, kept, given.sum(), cut_off.sum()),
+        )
+    return weights
 
 
 def _from_matrix(rows: Rows, sensor_ids: tuple[str, ...], path: Path) -> np.ndarray:
