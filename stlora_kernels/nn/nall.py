@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stlora_kernels.ops.nall import nall
+from stlora_kernels.errors import InputError
+from stlora_kernels.nn.checks import check_choice, check_probability, check_sizes
+from stlora_kernels.ops.nall import ACTIVATIONS, nall
 
 FACTORS = ("node", "node_b", "core", "shared")
 
@@ -35,7 +37,7 @@ class NALL(nn.Module):
         ``lora_A [N or 1, O, r]``, ``lora_B [N or 1, r, I]``, and ``lora_core [N, r, r]`` with factor "core".
 
     Raises:
-        ValueError: for sizes below 1, ranges or names that do not fit.
+        InputError: for sizes below 1, ranges or names that do not fit.
 
     Example::
 
@@ -66,23 +68,12 @@ class NALL(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        sizes = {
-            "num_nodes": num_nodes,
-            "in_features": in_features,
-            "out_features": out_features,
-            "rank": rank,
-        }
-        for name, size in sizes.items():
-            if size < 1:
-                raise ValueError(f"{name}: got {size}, expected at least 1")
-        if not 0.0 <= dropout < 1.0:
-            raise ValueError(f"dropout: got {dropout}, expected a probability in [0, 1)")
-        if factor not in FACTORS:
-            raise ValueError(f"factor: got {factor!r}, expected one of {', '.join(FACTORS)}")
-        if activation not in (None, "relu", "leaky_relu"):
-            raise ValueError(f"activation: got {activation!r}, expected None, 'relu' or 'leaky_relu'")
+        check_sizes(num_nodes=num_nodes, in_features=in_features, out_features=out_features, rank=rank)
+        check_probability("dropout", dropout)
+        check_choice("factor", factor, FACTORS)
+        check_choice("activation", activation, (None, *ACTIVATIONS))
         if negative_slope < 0:
-            raise ValueError(f"negative_slope: got {negative_slope}, expected at least 0")
+            raise InputError(f"negative_slope: got {negative_slope}, expected at least 0")
         self.num_nodes, self.in_features, self.out_features, self.rank = (
             num_nodes,
             in_features,

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 import torch
 
+from stlora_kernels.errors import InputError
 from stlora_kernels.ops import native
 
 log = logging.getLogger("stlora_kernels")
@@ -25,7 +26,7 @@ BACKENDS: dict[str, Callable[[str], str | None]] = {
 
 def _known(name: str) -> str:
     if name not in BACKENDS:
-        raise ValueError(f"backend: got {name!r}, expected one of {', '.join(BACKENDS)}")
+        raise InputError(f"backend: got {name!r}, expected one of {', '.join(BACKENDS)}")
     return name
 
 
@@ -49,7 +50,7 @@ def use_backend(name: str) -> Iterator[None]:
     """Within the block every fused operation uses this backend (process-wide, like torch's own backend flags).
 
     Raises:
-        ValueError: if there is no backend of this name.
+        InputError: if there is no backend of this name.
     """
     global _preferred
     before, _preferred = _preferred, _known(name)
@@ -69,7 +70,7 @@ def choose(operation: str, requested: str | None, device_type: str, why_not: Cal
         why_not: asked of a backend that is available: why it does not cover this call, or None.
 
     Raises:
-        ValueError: if a backend was asked for by name and cannot run this call.
+        InputError: if a backend was asked for by name and cannot run this call.
     """
     if requested is None:
         requested = _preferred
@@ -81,4 +82,4 @@ def choose(operation: str, requested: str | None, device_type: str, why_not: Cal
             return name
         if requested is None and not torch.compiler.is_compiling():
             log.debug("%s: backend %s passed over: %s", operation, name, reason)
-    raise ValueError(f"backend: {requested!r} cannot run this {operation}: {reason}")
+    raise InputError(f"backend: {requested!r} cannot run this {operation}: {reason}")

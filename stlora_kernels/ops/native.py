@@ -13,6 +13,8 @@ from types import ModuleType
 
 import torch  # noqa: F401  brings the OpenMP runtime that _C resolves its symbols from
 
+from stlora_kernels.errors import InputError
+
 ISAS = ("avx512", "avx2", "portable")  # best first
 
 _extension: ModuleType | None = None
@@ -33,7 +35,7 @@ else:
         try:
             _extension.select_isa(os.environ["STLORA_CPU_ISA"])
         except ValueError as error:
-            raise ValueError(f"STLORA_CPU_ISA: {error}") from None
+            raise InputError(f"STLORA_CPU_ISA: {error}") from None
 
 
 def why_unavailable(device_type: str) -> str | None:

@@ -166,12 +166,12 @@ def test_the_module_says_what_it_is():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (dict(num_nodes=0), "num_nodes: got 0, expected at least 1"),
+        (dict(num_nodes=0), "num_nodes: got 0, expected an integer of at least 1"),
         (dict(in_features=-1), "in_features: got -1"),
         (dict(out_features=0), "out_features: got 0"),
         (dict(rank=0), "rank: got 0"),
         (dict(dropout=1.0), r"dropout: got 1.0, expected a probability in \[0, 1\)"),
-        (dict(factor="edge"), "factor: got 'edge', expected one of node, node_b, core, shared"),
+        (dict(factor="edge"), "factor: got 'edge', expected 'node' or 'node_b' or 'core' or 'shared'"),
         (dict(activation="gelu"), "activation: got 'gelu'"),
         (dict(negative_slope=-0.1), "negative_slope: got -0.1"),
     ],

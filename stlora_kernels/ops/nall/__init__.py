@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from stlora_kernels.errors import InputError
 from stlora_kernels.ops import dispatch, philox
 from stlora_kernels.ops.nall import cpu, reference
 
@@ -53,7 +54,7 @@ def nall(
         ``[*, N, O]`` in the dtype of ``x`` (of autocast where that is on).
 
     Raises:
-        ValueError: for shapes, dtypes, devices or ranges that do not fit, before anything is computed.
+        InputError: for shapes, dtypes, devices or ranges that do not fit, before anything is computed.
 
     Source: ST-LoRA, arXiv 2404.07919, eq. (2).
     """
@@ -98,45 +99,45 @@ def _check(
     node_index: Tensor | None,
 ) -> None:
     if x.dim() < 2:
-        raise ValueError(f"x: got shape {list(x.shape)}, expected [*, N, I]")
+        raise InputError(f"x: got shape {list(x.shape)}, expected [*, N, I]")
     if weight.dim() != 2 or weight.shape[1] != x.shape[-1]:
-        raise ValueError(
+        raise InputError(
             f"weight: got shape {list(weight.shape)}, expected [O, {x.shape[-1]}] to fit x {list(x.shape)}"
         )
     N, (O, I) = x.shape[-2], weight.shape  # noqa: E741
     if bias is not None and bias.shape != (O,):
-        raise ValueError(f"bias: got shape {list(bias.shape)}, expected [{O}]")
+        raise InputError(f"bias: got shape {list(bias.shape)}, expected [{O}]")
     if A.dim() != 3 or A.shape[1] != O or A.shape[2] < 1:
-        raise ValueError(f"A: got shape {list(A.shape)}, expected [adapters, {O}, rank]")
+        raise InputError(f"A: got shape {list(A.shape)}, expected [adapters, {O}, rank]")
     P, r = A.shape[0], A.shape[2]
     if B.shape != (P, r, I):
-        raise ValueError(f"B: got shape {list(B.shape)}, expected [{P}, {r}, {I}] to fit A {list(A.shape)}")
+        raise InputError(f"B: got shape {list(B.shape)}, expected [{P}, {r}, {I}] to fit A {list(A.shape)}")
     if node_index is None:
         if P != N:
-            raise ValueError(f"A: got {P} adapters for the {N} nodes of x; expected one each, or a node_index")
+            raise InputError(f"A: got {P} adapters for the {N} nodes of x; expected one each, or a node_index")
     elif node_index.shape != (N,) or node_index.dtype != torch.int64:
-        raise ValueError(f"node_index: got {node_index.dtype} {list(node_index.shape)}, expected int64 [{N}]")
+        raise InputError(f"node_index: got {node_index.dtype} {list(node_index.shape)}, expected int64 [{N}]")
     for name, tensor in (("weight", weight), ("bias", bias), ("A", A), ("B", B)):
         if tensor is not None and (tensor.dtype != x.dtype or tensor.device != x.device):
-            raise ValueError(f"{name}: got {tensor.dtype} on {tensor.device}, expected {x.dtype} on {x.device} like x")
+            raise InputError(f"{name}: got {tensor.dtype} on {tensor.device}, expected {x.dtype} on {x.device} like x")
     if not x.is_floating_point():
-        raise ValueError(f"x: got dtype {x.dtype}, expected a floating-point dtype")
+        raise InputError(f"x: got dtype {x.dtype}, expected a floating-point dtype")
     if node_index is not None and node_index.device != x.device:
-        raise ValueError(f"node_index: got device {node_index.device}, expected {x.device} like x")
+        raise InputError(f"node_index: got device {node_index.device}, expected {x.device} like x")
     if not 0.0 <= dropout_p <= 1.0:
-        raise ValueError(f"dropout_p: got {dropout_p}, expected a probability in [0, 1]")
+        raise InputError(f"dropout_p: got {dropout_p}, expected a probability in [0, 1]")
     if seed is not None and (seed.dim() != 0 or seed.dtype != torch.int64):
-        raise ValueError(f"seed: got {seed.dtype} {list(seed.shape)}, expected a 0-d int64 tensor")
+        raise InputError(f"seed: got {seed.dtype} {list(seed.shape)}, expected a 0-d int64 tensor")
     if activation is not None and activation not in ACTIVATIONS:
-        raise ValueError(f"activation: got {activation!r}, expected None, {' or '.join(map(repr, ACTIVATIONS))}")
+        raise InputError(f"activation: got {activation!r}, expected None, {' or '.join(map(repr, ACTIVATIONS))}")
     if negative_slope < 0:
-        raise ValueError(f"negative_slope: got {negative_slope}, expected at least 0")
+        raise InputError(f"negative_slope: got {negative_slope}, expected at least 0")
 
 
 def _check_range(node_index: Tensor, adapters: int) -> None:
     if node_index.numel() and not 0 <= int(node_index.min()) <= int(node_index.max()) < adapters:
         worst = node_index[(node_index < 0) | (node_index >= adapters)][0]
-        raise ValueError(f"node_index: got {int(worst)}, expected an adapter in [0, {adapters})")
+        raise InputError(f"node_index: got {int(worst)}, expected an adapter in [0, {adapters})")
 
 
 _library = torch.library.Library("stlora", "FRAGMENT")

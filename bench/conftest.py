@@ -1,0 +1,92 @@
+"""Prints one table per run and appends it to bench/results/cpu.csv.
+
+Absolute times are for the reader; the claim is the ratio to the best peer of the same run.
+"""
+
+import csv
+import datetime
+import platform
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+import stlora_kernels
+from stlora_kernels.ops import native
+
+RESULTS = Path(__file__).parent / "results" / "cpu.csv"
+
+
+@pytest.fixture
+def record(benchmark):
+    """Names a benchmark for the table: operation, shape, work, layer; flop as the shared linear layer needs them."""
+
+    def name(operation: str, shape: str, work: str, layer: str, flop: int) -> None:
+        benchmark.group = f"{operation} {shape} {work}"
+        benchmark.extra_info.update(operation=operation, shape=shape, work=work, layer=layer, flop=flop)
+
+    return name
+
+
+def _cpu() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else ():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor()
+
+
+def _commit() -> str:
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    return subprocess.run(command, capture_output=True, text=True).stdout.strip() or "unknown"
+
+
+def _rows(benchmarks) -> list[dict[str, object]]:
+    machine = {
+        "date": datetime.date.today().isoformat(),
+        "commit": _commit(),
+        "cpu": _cpu(),
+        "isa": native.kernels().selected_isa(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "stlora_kernels": stlora_kernels.__version__,
+    }
+    rows = []
+    for b in benchmarks:
+        group = [other for other in benchmarks if other.group == b.group]
+        peers = [o.stats.median for o in group if o.extra_info["layer"] not in ("ours", "linear")]
+        linear = [o.stats.median for o in group if o.extra_info["layer"] == "linear"]
+        info = dict(b.extra_info)
+        flop = info.pop("flop")
+        rows.append(
+            machine
+            | info
+            | {
+                "median_ms": round(b.stats.median * 1e3, 2),
+                "iqr_ms": round(b.stats.iqr * 1e3, 2),
+                "gflop_per_s": round(flop / b.stats.median / 1e9, 1),
+                "best_peer_over_this": round(min(peers) / b.stats.median, 2) if peers else "",
+                "linear_over_this": round(linear[0] / b.stats.median, 2) if linear else "",
+            }
+        )
+    return rows
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    session = getattr(config, "_benchmarksession", None)
+    rows = _rows(session.benchmarks) if session is not None else []
+    if not rows:
+        return
+    columns = list(rows[0])[7:]
+    widths = {c: max(len(c), *(len(str(row[c])) for row in rows)) for c in columns}
+    terminalreporter.section(", ".join(str(rows[0][c]) for c in list(rows[0])[:7]))
+    terminalreporter.line("  ".join(c.ljust(widths[c]) for c in columns))
+    for row in rows:
+        terminalreporter.line("  ".join(str(row[c]).ljust(widths[c]) for c in columns))
+    new = not RESULTS.exists()
+    RESULTS.parent.mkdir(exist_ok=True)
+    with RESULTS.open("a", newline="") as file:
+        writer = csv.DictWriter(file, rows[0].keys())
+        if new:
+            writer.writeheader()
+        writer.writerows(rows)
