@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stlora_kernels.data.graph import binary_symmetric, gaussian_kernel, select_sensors
+from stlora_kernels.data.graph import binary_symmetric, select_sensors
 from stlora_kernels.data.readers import (
     read_graph_csv,
     read_graph_pickle,
@@ -94,8 +94,9 @@ def _load_registered(info: DatasetInfo, folder: Path, adjacency: Path | None, fi
     if adjacency or info.graph == "matrix" or graph_path.suffix == ".pkl":
         graph = _read_graph(graph_path, ids)
     else:
-        distances = read_road_csv(graph_path).to_matrix(ids, np.inf, graph_path)
-        graph = gaussian_kernel(distances) if info.graph == "kernel" else binary_symmetric(np.isfinite(distances))
+        roads = read_road_csv(graph_path)
+        is_kernel = info.graph == "kernel"
+        graph = roads.to_kernel(ids) if is_kernel else binary_symmetric(np.isfinite(roads.to_matrix(ids, np.inf)))
     return SensorData(
         name=info.name,
         values=values,

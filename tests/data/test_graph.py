@@ -77,7 +77,7 @@ def test_pems_graphs_have_the_published_size(real_data, name, num_nodes, nonzero
     else:
         ids = tuple(str(node) for node in range(num_nodes))
     path = real_data / name / f"{name}.csv"
-    graph = binary_symmetric(np.isfinite(read_road_csv(path).to_matrix(ids, INF, path)))
+    graph = binary_symmetric(np.isfinite(read_road_csv(path).to_matrix(ids, absent=INF)))
     assert np.count_nonzero(graph) == nonzeros
     assert (graph == graph.T).all()
     assert graph.any(axis=1).all()  # every sensor has a neighbour, so the ids are those of the nodes
@@ -94,7 +94,7 @@ def test_gaussian_kernel_of_all_pems_bay_sensors_has_2694_nonzeros(real_data):
     with (folder / "graph_sensor_locations_bay.csv").open() as file:
         ids = tuple(row[0] for row in csv.reader(file))
     path = folder / "distances_bay_2017.csv"
-    graph = gaussian_kernel(read_road_csv(path).to_matrix(ids, INF, path))
+    graph = gaussian_kernel(read_road_csv(path).to_matrix(ids, absent=INF))
     assert graph.shape == (325, 325)
     assert np.count_nonzero(graph) == 2694
     # The pickle of 67 of these sensors holds the very same weights.

@@ -52,13 +52,12 @@ def parse_numbers(cells: list[str], columns: list[str], path: Path, line: int) -
     Raises:
         InputError: if a cell is not a number, naming file, line and column.
     """
-    try:
-        return np.array(cells, dtype=np.float32)
-    except ValueError:  # a missing value, perhaps; look at each cell
-        return np.array(
-            [_number(cell, column, path, line) for cell, column in zip(cells, columns, strict=True)],
-            dtype=np.float32,
-        )
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, which SensorData reports
+        try:
+            return np.array(cells, dtype=np.float32)
+        except ValueError:  # a missing value, perhaps; look at each cell
+            numbers = [_number(cell, column, path, line) for cell, column in zip(cells, columns, strict=True)]
+            return np.array(numbers, dtype=np.float32)
 
 
 def is_number(cell: str) -> bool:

@@ -19,16 +19,18 @@ Rows = list[tuple[int, list[str]]]  # line number and cells
 class Edges:
     """``E`` directed edges between sensors named by id, and a number for each (``[E]`` float32)."""
 
+    path: Path
     source: list[str]
     target: list[str]
     number: np.ndarray
 
-    def to_matrix(self, sensor_ids: tuple[str, ...], absent: float, path: Path) -> np.ndarray:
+    def to_matrix(self, sensor_ids: tuple[str, ...], absent: float) -> np.ndarray:
         """``[N, N]`` in the order of ``sensor_ids``, ``absent`` where there is no edge; others' edges are left out.
 
         Raises:
             InputError: if no edge joins two of these sensors.
         """
+        path = self.path
         index = {sensor: i for i, sensor in enumerate(sensor_ids)}
         matrix = np.full((len(index), len(index)), absent, dtype=np.float32)
         ends = [(index.get(a), index.get(b)) for a, b in zip(self.source, self.target, strict=True)]
@@ -43,6 +45,29 @@ class Edges:
         rows, columns = zip(*(ends[i] for i in inside), strict=True)
         matrix[rows, columns] = self.number[inside]
         return matrix
+
+    def to_kernel(self, sensor_ids: tuple[str, ...]) -> np.ndarray:
+        """``gaussian_kernel`` of the distances between ``sensor_ids``, ``[N, N]``; a warning names its losses.
+
+        The kernel was made for the distances of all pairs; of a list of neighbours it may drop the longer half.
+
+        Raises:
+            InputError: if no two of these sensors are joined, or all distances are equal.
+        """
+        distances = self.to_matrix(sensor_ids, absent=np.inf)
+        try:
+            weights = gaussian_kernel(distances)
+        except InputError as error:
+            raise InputError(f"{self.path}: {error}") from error
+        given = np.isfinite(distances)
+        cut_off = given.any(axis=1) & ~weights.any(axis=1)
+        if cut_off.any():
+            logger.warning(
+                "%s: %d of %d distances are short enough for an edge, and %d sensors lose their last one; "
+                "the columns from,to alone keep every edge",
+                *(self.path, np.count_nonzero(weights), given.sum(), cut_off.sum()),
+            )
+        return weights
 
 
 def read_road_csv(path: Path) -> Edges:
@@ -82,26 +107,12 @@ def read_graph_csv(path: Path, sensor_ids: tuple[str, ...]) -> np.ndarray:
 
 def _from_edges(rows: Rows, meaning: list[str], sensor_ids: tuple[str, ...], path: Path) -> np.ndarray:
     if meaning == []:
-        return _edges([(line, [*cells, "1"]) for line, cells in rows[1:]], path).to_matrix(sensor_ids, 0, path)
+        return _edges([(line, [*cells, "1"]) for line, cells in rows[1:]], path).to_matrix(sensor_ids, absent=0)
     if meaning == ["weight"]:
-        return _edges(rows[1:], path).to_matrix(sensor_ids, 0, path)
+        return _edges(rows[1:], path).to_matrix(sensor_ids, absent=0)
     if meaning in (["cost"], ["distance"]):
-        return _from_distances(_edges(rows[1:], path).to_matrix(sensor_ids, np.inf, path), path)
+        return _edges(rows[1:], path).to_kernel(sensor_ids)
     raise InputError(f"{path}, line 1: columns from,to,{','.join(meaning)}; the third one has to be weight or distance")
-
-
-def _from_distances(distances: np.ndarray, path: Path) -> np.ndarray:
-    """The kernel was made for distances between all pairs; of a list of neighbours it may drop the longer half."""
-    weights = gaussian_kernel(distances)
-    kept, given = np.count_nonzero(weights), np.isfinite(distances)
-    cut_off = given.any(axis=1) & ~weights.any(axis=1)
-    if cut_off.any():
-        logger.warning(
-            "%s: %d of %d distances are short enough for an edge, and %d sensors lose their last one; "
-            "the columns from,to alone keep every edge",
-            *(path, kept, given.sum(), cut_off.sum()),
-        )
-    return weights
 
 
 def _from_matrix(rows: Rows, sensor_ids: tuple[str, ...], path: Path) -> np.ndarray:
@@ -140,4 +151,4 @@ def _edges(rows: Rows, path: Path) -> Edges:
     if bad.any():
         line, cells = rows[int(bad.argmax())]
         raise InputError(f"{path}, line {line}, column 3: {cells[2]!r}, expected a finite number >= 0")
-    return Edges([cells[0] for _, cells in rows], [cells[1] for _, cells in rows], number)
+    return Edges(path, [cells[0] for _, cells in rows], [cells[1] for _, cells in rows], number)

@@ -22,8 +22,10 @@ def read_pandas_h5(path: Path) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]
     Raises:
         InputError: if the file is broken or holds anything else.
     """
-    with reading(path, "a pandas .h5 file"), require("h5py", "train").File(path, "r") as file:
-        frames = [group for group in file.values() if "axis0" in group and "block0_values" in group]
+    h5py = require("h5py", "train")
+    with reading(path, "a pandas .h5 file"), h5py.File(path, "r") as file:
+        groups = [item for item in file.values() if isinstance(item, h5py.Group)]
+        frames = [group for group in groups if "axis0" in group and "block0_values" in group]
         if len(frames) != 1:
             raise InputError(f"{path} holds {len(frames)} pandas frames in fixed format, expected one")
         frame = frames[0]
