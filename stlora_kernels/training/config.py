@@ -19,8 +19,8 @@ class SyntheticConfig:
     """sensors; by default the embedded set's"""
     steps: int | None = None
     """steps of 5 minutes; by default the embedded set's"""
-    seed: int = 0
-    """of the generator"""
+    seed: int | None = None
+    """of the generator; by default 0"""
 
 
 @dataclass(frozen=True)

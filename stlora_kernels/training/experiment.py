@@ -11,16 +11,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from stlora_kernels.baselines.ha import evaluate_ha
 from stlora_kernels.data import ForecastData, load_dataset
 from stlora_kernels.errors import InputError
 from stlora_kernels.training.checkpoint import BEST, load_checkpoint, save_checkpoint, write_text
 from stlora_kernels.training.config import TrainConfig
+from stlora_kernels.training.evaluation import evaluate, evaluate_ha
 from stlora_kernels.training.model import build_model, describe_parameters, fill, resolve_device
 from stlora_kernels.training.options import config_from_dict
 from stlora_kernels.training.progress import Progress
 from stlora_kernels.training.report import Report, versions
-from stlora_kernels.training.trainer import Epoch, Trainer, evaluate, seed_everything
+from stlora_kernels.training.trainer import Epoch, Trainer, seed_everything
 
 METRICS = "metrics.json"  # written last: its presence means that the run is finished
 CONFIG = "config.yaml"
@@ -95,7 +95,8 @@ def evaluate_run(run: Path, *, data_dir: Path | None = None, device: str | None 
         )
     # The checkpoint holds the backbone too; the one it may have started from is not needed any more.
     model = build_model(replace(config, backbone_checkpoint=None), data, where)
-    return measure(model, data, config, where, run)
+    report = measure(model, data, config, where, run)
+    return replace(report, notes=(f"Checkpoint: {run}, epoch {about['epoch']}",))
 
 
 def measure(model: nn.Module, data: ForecastData, config: TrainConfig, device: torch.device, run: Path) -> Report:

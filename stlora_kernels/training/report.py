@@ -38,7 +38,8 @@ class Report:
         """What was measured, and whether it was measured at all."""
         data = self.data.data
         origin = " (synthetic data, not measured)" if data.synthetic else ""
-        return f"{data.name}{origin}: test errors, {data.quantity} in {data.unit}"
+        unit = f" in {data.unit}" if data.unit else ""
+        return f"{data.name}{origin}: test errors, {data.quantity}{unit}"
 
     def print(self) -> None:
         """Print the table, the parameter counts and the notes to stdout."""

@@ -9,14 +9,14 @@ from itertools import islice
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from stlora_kernels.data import Batch, ForecastData, Windows
+from stlora_kernels.data import Batch, ForecastData
 from stlora_kernels.errors import InputError
-from stlora_kernels.nn.stlora import STLoRA
 from stlora_kernels.training.config import TrainConfig
+from stlora_kernels.training.evaluation import evaluate, forecast
 from stlora_kernels.training.loss import forecast_loss
-from stlora_kernels.training.metrics import ScoreMeter, Scores
+from stlora_kernels.training.metrics import Scores
 from stlora_kernels.training.progress import Progress
 
 
@@ -40,24 +40,6 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002  (a user's own backbone may draw from it)
     torch.manual_seed(seed)
-
-
-def forecast(model: nn.Module, batch: Batch, data: ForecastData, device: torch.device) -> tuple[Tensor, Tensor | None]:
-    """The model's forecast in real units ``[B, H, N, 1]``, and the gate if it has one."""
-    x = batch.x.to(device, non_blocking=True)
-    y, gate = model(x, return_gate=True) if isinstance(model, STLoRA) else (model(x), None)
-    return data.scaler.inverse_transform(y), gate
-
-
-@torch.no_grad()
-def evaluate(model: nn.Module, data: ForecastData, part: Windows, batch_size: int, device: torch.device) -> Scores:
-    """Errors over all windows of a part; forecasts are summed up batch by batch and never kept."""
-    model.eval()
-    meter = ScoreMeter(data.horizon, data.null_value, device)
-    for batch in part.batches(batch_size):
-        prediction, _ = forecast(model, batch, data, device)
-        meter.update(prediction, batch.y.to(device))
-    return meter.compute()
 
 
 class Trainer:
