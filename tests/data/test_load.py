@@ -1,13 +1,14 @@
 """load_dataset: names, folders, calendars, one's own csv, and every way to ask for what is not there."""
 
 import logging
+import sys
 
 import numpy as np
 import pytest
 
 from stlora_kernels.data import dataset_names, load_dataset
 from stlora_kernels.data.registry import DATASETS
-from stlora_kernels.errors import InputError, MissingFileError
+from stlora_kernels.errors import InputError, MissingExtraError, MissingFileError
 
 STEPS = 30
 
@@ -232,3 +233,16 @@ def test_a_registered_csv_at_another_step_is_refused(tmp_path):
     (tmp_path / "sz_adj.csv").write_text("0\n")
     with pytest.raises(InputError, match="has steps of 300 s, SZ-TAXI has steps of 15 minutes"):
         load_dataset("SZ-TAXI", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "module"),
+    [("METR-LA", "h5py"), ("SZ-TAXI", "pandas")],
+)
+def test_a_missing_extra_is_named_with_how_to_install_it(tmp_path, monkeypatch, name, module):
+    for file in ("metr-la.h5", "adj_mx.pkl", "sz_adj.csv"):
+        (tmp_path / file).touch()
+    (tmp_path / "sz_speed.csv").write_text("t,a\n2015-01-01,1\n")
+    monkeypatch.setitem(sys.modules, module, None)  # as if it were not installed
+    with pytest.raises(MissingExtraError, match=rf"{module} is not installed.*stlora_kernels\[train\]"):
+        load_dataset(name, tmp_path)

@@ -14,7 +14,8 @@ def read_npz(path: Path) -> np.ndarray:
     Raises:
         InputError: if the file is broken, holds pickled objects, or has no such array of numbers.
     """
-    with reading(path, "an .npz file"), np.load(path, allow_pickle=False) as archive:
+    # Opened here, since np.load leaves a broken file open.
+    with reading(path, "an .npz file"), path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
         if not isinstance(archive, np.lib.npyio.NpzFile) or "data" not in archive:
             raise InputError(f"{path} has no array 'data', expected one of shape [steps, sensors, channels]")
         data = archive["data"]

@@ -72,7 +72,9 @@ def _latin1(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
-class _ArrayUnpickler(pickle.Unpickler):
+class _ArrayUnpickler(pickle._Unpickler):
+    """The unpickler written in Python: the one in C reserves whatever memory a few broken bytes ask it for."""
+
     STAND_INS: ClassVar = {
         ("numpy", "ndarray"): _Array,
         ("numpy", "dtype"): _DType,
@@ -83,9 +85,18 @@ class _ArrayUnpickler(pickle.Unpickler):
         ("_codecs", "encode"): _latin1,
     }
 
+    append: Any  # set by load(): push onto the stack,
+    read: Any  # and read so many bytes of the file
+
     def __init__(self, file: Any, path: Path) -> None:
         super().__init__(file, encoding="latin1")
         self.path = path
+
+    def load_bytes(self) -> None:
+        """Opcode of protocol 5: a length and as many bytes, which are read before any room is made for them."""
+        self.append(self.read(int.from_bytes(self.read(8), "little")))
+
+    dispatch: ClassVar[dict[int, Any]] = {**pickle._Unpickler.dispatch, pickle.BYTEARRAY8[0]: load_bytes}
 
     def find_class(self, module: str, name: str) -> Any:
         stand_in = self.STAND_INS.get((module, name))

@@ -154,6 +154,30 @@ def test_a_truncated_pickle_is_an_input_error(tmp_path, keep):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "program",
+    [
+        pytest.param(b"(lp4000000000\n.", id="memo"),
+        pytest.param(b"\x80\x02]r\xff\xff\xff\xff.", id="memo-of-protocol-2"),
+        pytest.param(b"\x80\x05\x96" + (2**60).to_bytes(8, "little") + b"abc.", id="bytearray"),
+        pytest.param(b"\x80\x04\x8e" + (2**60).to_bytes(8, "little") + b"abc.", id="bytes"),
+        pytest.param(b"\x80\x04\x95" + (2**60).to_bytes(8, "little") + b"abc.", id="frame"),
+    ],
+)
+def test_sizes_a_pickle_claims_take_no_memory(tmp_path, program):
+    (tmp_path / "a.pkl").write_bytes(program)
+    before = peak_memory()
+    with pytest.raises(InputError, match=r"a\.pkl"):
+        read_graph_pickle(tmp_path / "a.pkl")
+    assert peak_memory() - before < 100 * 2**20
+
+
+def peak_memory() -> int:
+    """Bytes this process has needed so far."""
+    resource = pytest.importorskip("resource")
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
 def test_random_bytes_are_an_input_error(tmp_path):
     rng = np.random.default_rng(0)
     for _ in range(200):
