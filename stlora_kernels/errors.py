@@ -1,4 +1,4 @@
-"""The errors a user can cause, each with a one-line message that names the thing, what was given and what was expected."""
+"""The errors a user can cause, each with a one-line message: the thing, what was given, what was expected."""
 
 import importlib
 from types import ModuleType

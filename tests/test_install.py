@@ -1,0 +1,118 @@
+"""What `pip install .` does with and without a compiler, and what it must not do."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SOURCES = ("stlora_kernels", "csrc", "python", "setup.py", "pyproject.toml", "CMakeLists.txt", "README.md", "LICENSE")
+
+pytestmark = pytest.mark.slow
+
+
+def wheel_of(folder: Path, **env: str) -> subprocess.CompletedProcess:
+    """Build a wheel from a copy of the sources as they are now, without anything built before."""
+    source = folder / "source"
+    for name in SOURCES:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+        else:
+            source.mkdir(exist_ok=True, parents=True)
+            shutil.copy(ROOT / name, source)
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-v", "-w", str(folder), "."]
+    clean = {k: v for k, v in os.environ.items() if k not in ("STLORA_CUDA", "CXX", "CMAKE_ARGS")}
+    return subprocess.run(command, cwd=source, env=clean | env, capture_output=True, text=True)
+
+
+def installed(folder: Path, code: str) -> subprocess.CompletedProcess:
+    """Install the folder's wheel away from the sources and run some Python with it."""
+    (wheel,) = folder.glob("*.whl")
+    target = folder / "site"
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(target), str(wheel)]
+    subprocess.run(pip, check=True)
+    env = os.environ | {"PYTHONPATH": str(target)}
+    return subprocess.run([sys.executable, "-c", code], cwd=folder, env=env, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wheel")
+    start = time.perf_counter()
+    result = wheel_of(folder, CMAKE_ARGS="-DCMAKE_EXPORT_COMPILE_COMMANDS=ON")
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    return folder, time.perf_counter() - start
+
+
+def test_the_wheel_has_the_kernels_and_they_run(built):
+    folder, _ = built
+    code = "import stlora_kernels as sk; print(sk.__file__, sk.available_backends())"
+    result = installed(folder, code)
+    assert result.returncode == 0, result.stderr
+    assert str(folder / "site") in result.stdout
+    assert "('cpu', 'reference')" in result.stdout
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(built):
+    folder, _ = built
+    (wheel,) = folder.glob("*.whl")
+    tops = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
+    assert tops == {"stlora_kernels", "stlora_kernels-0.1.0.dist-info"}
+
+
+def test_building_takes_less_than_a_minute(built):
+    _, seconds = built
+    assert seconds < 60
+
+
+def test_no_code_is_built_for_this_machine_alone(built):
+    """Without -march every file targets the baseline, but for those that say which instruction set they need."""
+    folder, _ = built
+    (commands,) = folder.rglob("compile_commands.json")
+    for entry in json.loads(commands.read_text()):
+        flags = [flag for flag in entry["command"].split() if flag.startswith(("-m", "/arch"))]
+        assert not any("native" in flag or "-march" in flag for flag in flags)
+        assert not flags or "-DSTLORA_ISA=avx" in entry["command"]
+
+
+def test_without_a_compiler_the_package_installs_and_runs_on_the_reference(tmp_path):
+    result = wheel_of(tmp_path, CXX="/no/such/compiler")
+    assert result.returncode == 0, result.stderr
+    assert "no C++ compiler found: installing stlora_kernels without its fast kernels" in result.stdout + result.stderr
+    code = "import torch, stlora_kernels as sk; print(sk.FusedNALL(3, 4, 5)(torch.ones(2, 3, 4)).shape)"
+    result = installed(tmp_path, code)
+    assert result.stdout == "torch.Size([2, 3, 5])\n", result.stderr
+    assert result.stderr.count("slow reference backend") == 1
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        ("on", "error: STLORA_CUDA=on, but there is no nvcc on the PATH"),
+        ("yes", "error: STLORA_CUDA: got 'yes', expected auto, on or off"),
+    ],
+)
+def test_a_cuda_choice_that_cannot_be_met_stops_the_build(tmp_path, choice, message):
+    # A PATH with the compiler and without nvcc.
+    for tool in ("c++", "g++", "cmake", "ninja"):
+        if found := shutil.which(tool):
+            (tmp_path / tool).symlink_to(found)
+    result = wheel_of(tmp_path, STLORA_CUDA=choice, PATH=str(tmp_path))
+    assert result.returncode != 0
+    assert message in result.stdout + result.stderr
+
+
+def test_cuda_off_never_looks_for_nvcc(tmp_path):
+    fake = tmp_path / "bin"
+    fake.mkdir()
+    (fake / "nvcc").write_text(f"#!/bin/sh\ntouch {tmp_path}/called\n")
+    (fake / "nvcc").chmod(0o755)
+    result = wheel_of(tmp_path, STLORA_CUDA="off", PATH=f"{fake}:{os.environ['PATH']}", CXX="/no/such/compiler")
+    assert result.returncode == 0, result.stderr
+    assert not (tmp_path / "called").exists()

@@ -1,0 +1,62 @@
+"""Checks of the project as a whole: formatting, types, the C++ tests under sanitizers."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+CPP = sorted(
+    str(f)
+    for folder in ("csrc", "python", "tests")
+    for f in (ROOT / folder).rglob("*.[ch]*")
+    if f.suffix in (".cpp", ".h")
+)
+
+
+def tool(name: str) -> str:
+    """The tool beside this Python; the `dev` extra brings it."""
+    path = Path(sys.executable).parent / name
+    found = str(path) if path.exists() else shutil.which(name)
+    assert found, f"{name} is not installed; it comes with: pip install 'stlora_kernels[dev]'"
+    return found
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["ruff", "format", "--check", "."],
+        ["ruff", "check", "."],
+        ["mypy"],
+        ["clang-format", "--dry-run", "-Werror", *CPP],
+    ],
+    ids=["ruff format", "ruff check", "mypy", "clang-format"],
+)
+def test_style_and_types(command):
+    result = subprocess.run([tool(command[0]), *command[1:]], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.slow
+def test_kernels_under_address_and_undefined_behaviour_sanitizers(tmp_path):
+    """Also the build with every warning an error."""
+    configure = [
+        tool("cmake"), "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={tool('ninja')}", "-S", str(ROOT), "-B", str(tmp_path),
+        "-DSTLORA_PYTHON=OFF", "-DSTLORA_TESTS=ON", "-DSTLORA_WERROR=ON", "-DSTLORA_SANITIZE=address,undefined",
+    ]  # fmt: skip
+    for command in (configure, [tool("cmake"), "--build", str(tmp_path)], [str(tmp_path / "nall_test")]):
+        result = subprocess.run(command, capture_output=True, text=True)
+        assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    assert "0 failures" in result.stdout
+
+
+def test_every_kernel_file_is_one_question():
+    """Files stay small enough to be read at once."""
+    long = {}
+    for folder in ("stlora_kernels", "csrc", "python", "bench"):
+        for file in (ROOT / folder).rglob("*"):
+            if file.suffix in (".py", ".cpp", ".h") and len(file.read_text().splitlines()) > 320:
+                long[str(file.relative_to(ROOT))] = len(file.read_text().splitlines())
+    assert not long
