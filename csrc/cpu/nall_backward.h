@@ -11,12 +11,14 @@
 //                                           dX = G W + mask * (U B_p),  dW += G^T X,  dA_p = G^T Z,  dB_p = U^T Xd.
 #pragma once
 
+#include "gradient_sums.h"
 #include "nall_forward.h"
 
 namespace stlora::cpu::STLORA_ISA {
 
-template <typename T>
+template <typename S>
 struct BackwardScratch {
+  using T = Compute<S>;
   Matrix<T> weight, merged;              // [O, I]
   Matrix<T> a, b, b_t;                   // [O, r] alpha A_p, [r, I], [I, r] alpha B_p^T
   Matrix<T> x, g, dx;                    // [R, I], [R, O], [R, I]
@@ -24,9 +26,10 @@ struct BackwardScratch {
   Matrix<T> u, z;                        // [R, r]
   Matrix<T> d, da, db;                   // [O, I], [O, r], [r, I]  of this adapter
   Matrix<T> dweight, dbias, dbias_unit;  // [O, I], [1, O]  of this thread; [1, O] of this unit
-  Matrix<T> shared_da[2], shared_db[2];  // this thread's part of an adapter that others work on too
+  Matrix<T> row;                         // [1, max(I, O)]
+  std::vector<Matrix<T>> slots;          // see FactorSums
 
-  BackwardScratch(Cutter& cut, const NallProblem& p)
+  BackwardScratch(Cutter& cut, const NallProblem& p, const FactorSums<S>& sums)
       : weight(cut.matrix<T>(p.out, p.in)),
         merged(cut.matrix<T>(p.out, p.in)),
         a(cut.matrix<T>(p.out, p.rank)),
@@ -46,8 +49,8 @@ struct BackwardScratch {
         dweight(cut.matrix<T>(p.out, p.in)),
         dbias(cut.matrix<T>(1, p.out)),
         dbias_unit(cut.matrix<T>(1, p.out)),
-        shared_da{cut.matrix<T>(p.out, p.rank), cut.matrix<T>(p.out, p.rank)},
-        shared_db{cut.matrix<T>(p.rank, p.in), cut.matrix<T>(p.rank, p.in)} {}
+        row(cut.matrix<T>(1, p.in > p.out ? p.in : p.out)),
+        slots(sums.cut(cut)) {}
 };
 
 template <typename S>
@@ -62,14 +65,12 @@ class Backward {
         y_(static_cast<const S*>(y)),
         out_(out),
         dropout_(low_rank_dropout<T>(p)),
-        factors_(out.A || out.B) {
+        factors_(out.A || out.B),
+        factor_sums_(schedule, {{out.A, p.out, p.rank}, {out.B, p.rank, p.in}}) {
     Cutter count(nullptr);
-    BackwardScratch<T> needed(count, p);
-    bytes_ = count.used();
-    const size_t slab_bytes = bytes_ * size_t(schedule.threads());
-    const size_t shared_bytes = sizeof(Shared) * 2 * size_t(schedule.threads());
-    slab_ = scratch_slab(slab_bytes + shared_bytes);
-    shared_ = reinterpret_cast<Shared*>(slab_ + slab_bytes);
+    BackwardScratch<S> needed(count, p, factor_sums_);
+    Cutter cut(scratch_slab(count.used() * size_t(schedule.threads())));
+    for (int t = 0; t < schedule.threads(); ++t) scratch_.emplace_back(cut, p, factor_sums_);
   }
 
   void run() {
@@ -77,14 +78,6 @@ class Backward {
   }
 
  private:
-  static constexpr int64_t kNone = -1;
-  using Shared = int64_t;  // the adapter whose part stands in shared_da/db[k] of a thread, or kNone
-
-  BackwardScratch<T> scratch(int thread) const {
-    Cutter cut(slab_ + bytes_ * size_t(thread));
-    return BackwardScratch<T>(cut, p_);
-  }
-
   // The cheaper order for this adapter, counted in multiplications.
   bool merge(int64_t rows) const {
     if (dropout_.active()) return false;
@@ -98,15 +91,13 @@ class Backward {
   }
 
   void work(int thread) {
-    const BackwardScratch<T> s = scratch(thread);
-    Shared* shared = shared_ + 2 * thread;
-    shared[0] = shared[1] = kNone;
+    const BackwardScratch<S>& s = scratch_[size_t(thread)];
     load_matrix(static_cast<const S*>(p_.weight), p_.out, p_.in, T(1), s.weight);
     fill_zero(s.dweight, p_.out);
     fill_zero(s.dbias, 1);
 
     schedule_.for_each_segment(thread, [&](const Segment& segment) {
-      const bool merged = merge(schedule_.slots_of(segment.adapter) * p_.rows);
+      const bool merged = merge(schedule_.rows_of(segment.adapter));
       const S* B = static_cast<const S*>(p_.B) + segment.adapter * p_.B_stride;
       load_matrix(static_cast<const S*>(p_.A) + segment.adapter * p_.A_stride, p_.out, p_.rank, T(p_.alpha), s.a);
       load_matrix(B, p_.rank, p_.in, T(1), s.b);
@@ -128,18 +119,12 @@ class Backward {
         gemm(p_.rank, p_.in, p_.out, s.a.transposed(), s.d, kNothing, s.db);
         if (out_.weight) add(s.d, p_.out, s.dweight);
       }
-      if (segment.whole) {
-        store_factors(segment.adapter, s.da, s.db);
-      } else {
-        const int k = shared[0] == kNone ? 0 : 1;
-        shared[k] = segment.adapter;
-        copy(s.da, p_.out, s.shared_da[k]);
-        copy(s.db, p_.rank, s.shared_db[k]);
-      }
+      const Matrix<T> sums[] = {s.da, s.db};
+      factor_sums_.deliver(thread, segment, s.slots, sums);
     });
   }
 
-  void load_unit(const BackwardScratch<T>& s, const Schedule::Unit& unit) const {
+  void load_unit(const BackwardScratch<S>& s, const Schedule::Unit& unit) const {
     const T slope = p_.activation == Activation::relu ? T(0) : T(p_.negative_slope);
     fill_zero(s.dbias_unit, 1);
     T* const dbias = s.dbias_unit.data;
@@ -156,7 +141,7 @@ class Backward {
     for (int64_t o = 0; o < p_.out; ++o) s.dbias.data[o] += dbias[o];
   }
 
-  void merged_unit(const BackwardScratch<T>& s, const Schedule::Unit& unit, bool first) const {
+  void merged_unit(const BackwardScratch<S>& s, const Schedule::Unit& unit, bool first) const {
     const int64_t rows = unit.end - unit.begin;
     if (out_.x) {
       gemm(rows, p_.in, p_.out, s.g.left(), s.merged, kNothing, s.dx);
@@ -168,7 +153,7 @@ class Backward {
       gemm(p_.out, p_.in, rows, s.g.transposed(), s.x, s.dweight, s.dweight);
   }
 
-  void low_rank_unit(const BackwardScratch<T>& s, const Schedule::Unit& unit, bool first) const {
+  void low_rank_unit(const BackwardScratch<S>& s, const Schedule::Unit& unit, bool first) const {
     const int64_t rows = unit.end - unit.begin;
     Matrix<T> low_rank_x = s.x;
     if (dropout_.active()) {
@@ -201,74 +186,18 @@ class Backward {
     }
   }
 
-  void store_dx(const BackwardScratch<T>& s, const Schedule::Unit& unit) const {
+  void store_dx(const BackwardScratch<S>& s, const Schedule::Unit& unit) const {
     for (int64_t row = unit.begin; row < unit.end; ++row)
       store_row(s.dx.row(row - unit.begin), p_.in, static_cast<S*>(out_.x) + (row * p_.nodes + unit.slot) * p_.in);
   }
 
-  void store_factors(int64_t adapter, Matrix<T> da, Matrix<T> db) const {
-    if (out_.A) store_matrix(da, p_.out, p_.rank, static_cast<S*>(out_.A) + adapter * p_.out * p_.rank);
-    if (out_.B) store_matrix(db, p_.rank, p_.in, static_cast<S*>(out_.B) + adapter * p_.rank * p_.in);
-  }
-
-  // After the barrier: ordered sums of what several threads contributed to, each sum by one thread.
-  void finish(int thread) {
+  void finish(int thread) const {
     const int threads = schedule_.threads();
-    const BackwardScratch<T> mine = scratch(thread);
-    if (out_.weight) {
-      const int64_t begin = p_.out * thread / threads, end = p_.out * (thread + 1) / threads;
-      for (int64_t o = begin; o < end; ++o)
-        sum_rows(p_.in, static_cast<S*>(out_.weight) + o * p_.in, mine.x.data,
-                 [&](int t) { return scratch(t).dweight.row(o); });
-    }
-    if (out_.bias && thread == 0)
-      sum_rows(p_.out, static_cast<S*>(out_.bias), mine.g.data, [&](int t) { return scratch(t).dbias.data; });
-    if (!factors_) return;
-    for (int k = 0; k < 2; ++k) {
-      const int64_t adapter = shared_[2 * thread + k];
-      if (adapter == kNone || held_before(thread, k, adapter)) continue;
-      for (int other = 2 * thread + k + 1; other < 2 * threads; ++other) {
-        if (shared_[other] != adapter) continue;
-        const BackwardScratch<T> theirs = scratch(other / 2);
-        add(theirs.shared_da[other % 2], p_.out, mine.shared_da[k]);
-        add(theirs.shared_db[other % 2], p_.rank, mine.shared_db[k]);
-      }
-      store_factors(adapter, mine.shared_da[k], mine.shared_db[k]);
-    }
-    zero_unused_adapters(thread);
-  }
-
-  bool held_before(int thread, int k, int64_t adapter) const {
-    for (int earlier = 0; earlier < 2 * thread + k; ++earlier)
-      if (shared_[earlier] == adapter) return true;
-    return false;
-  }
-
-  void zero_unused_adapters(int thread) const {
-    const int threads = schedule_.threads();
-    const int64_t begin = p_.adapters * thread / threads, end = p_.adapters * (thread + 1) / threads;
-    for (int64_t adapter = begin; adapter < end; ++adapter) {
-      if (schedule_.slots_of(adapter) > 0 && p_.rows > 0) continue;
-      if (out_.A) std::memset(static_cast<S*>(out_.A) + adapter * p_.out * p_.rank, 0, sizeof(S) * p_.out * p_.rank);
-      if (out_.B) std::memset(static_cast<S*>(out_.B) + adapter * p_.rank * p_.in, 0, sizeof(S) * p_.rank * p_.in);
-    }
-  }
-
-  template <typename Part>
-  void sum_rows(int64_t count, S* to, T* sum, Part&& part) const {
-    for (int64_t i = 0; i < count; ++i) sum[i] = 0;
-    for (int t = 0; t < schedule_.threads(); ++t) {
-      const T* row = part(t);
-      for (int64_t i = 0; i < count; ++i) sum[i] += row[i];
-    }
-    store_row(sum, count, to);
-  }
-
-  static void add(Matrix<T> from, int64_t rows, Matrix<T> to) {
-    for (int64_t i = 0; i < rows * to.ld; ++i) to.data[i] += from.data[i];
-  }
-  static void copy(Matrix<T> from, int64_t rows, Matrix<T> to) {
-    std::memcpy(to.data, from.data, sizeof(T) * size_t(rows * to.ld));
+    T* const row = scratch_[size_t(thread)].row.data;
+    sum_over_threads<S>(thread, threads, {out_.weight, p_.out, p_.in}, row,
+                        [&](int t) { return scratch_[size_t(t)].dweight; });
+    sum_over_threads<S>(thread, threads, {out_.bias, 1, p_.out}, row, [&](int t) { return scratch_[size_t(t)].dbias; });
+    if (factors_) factor_sums_.finish(thread, [&](int t) -> auto& { return scratch_[size_t(t)].slots; });
   }
 
   static constexpr Matrix<T> kNothing{nullptr, 0};
@@ -280,9 +209,8 @@ class Backward {
   const NallGradients& out_;
   const Dropout<T> dropout_;
   const bool factors_;
-  size_t bytes_;
-  char* slab_;
-  Shared* shared_;
+  FactorSums<S> factor_sums_;
+  std::vector<BackwardScratch<S>> scratch_;  // by thread
 };
 
 template <typename S>

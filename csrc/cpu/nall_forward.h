@@ -69,7 +69,7 @@ void forward(const NallProblem& p, const Schedule& schedule, void* y_out) {
     }
 
     schedule.for_each_segment(thread, [&](const Segment& segment) {
-      const int64_t rows_of_adapter = schedule.slots_of(segment.adapter) * p.rows;
+      const int64_t rows_of_adapter = schedule.rows_of(segment.adapter);
       const bool merge = !dropout.active() && p.in * p.out < rows_of_adapter * (p.in + p.out);
       const S* B = static_cast<const S*>(p.B) + segment.adapter * p.B_stride;
       load_transposed(static_cast<const S*>(p.A) + segment.adapter * p.A_stride, p.out, p.rank, T(p.alpha), s.a_t);

@@ -20,7 +20,8 @@ class Schedule {
   Schedule(const NallProblem& problem, int64_t row_block, int threads);
 
   int threads() const { return threads_; }
-  int64_t slots_of(int64_t adapter) const { return offset_[adapter + 1] - offset_[adapter]; }
+  int64_t adapters() const { return int64_t(offset_.size()) - 1; }
+  int64_t rows_of(int64_t adapter) const { return (offset_[adapter + 1] - offset_[adapter]) * rows_; }
 
   // The unit's node slot and rows [begin, end).
   struct Unit {

@@ -58,4 +58,9 @@ void fill_zero(Matrix<T> m, int64_t rows) {
   for (int64_t i = 0; i < rows * m.ld; ++i) m.data[i] = 0;
 }
 
+template <typename T>
+void add(Matrix<T> from, int64_t rows, Matrix<T> to) {  // of the same ld
+  for (int64_t i = 0; i < rows * to.ld; ++i) to.data[i] += from.data[i];
+}
+
 }  // namespace stlora::cpu::STLORA_ISA
