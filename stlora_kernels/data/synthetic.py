@@ -21,7 +21,7 @@ from stlora_kernels.data.sensor_data import SensorData
 from stlora_kernels.errors import InputError
 
 NODES = 64
-STEPS = 21 * 288
+STEPS = 21 * 288  # three weeks, so that training, validation and test each see working days and a weekend
 STEPS_PER_DAY = 288
 START = np.datetime64("2024-01-01T00:00:00", "s")  # a Monday
 
