@@ -17,7 +17,9 @@ def parsed(*argv: str) -> TrainConfig:
 @pytest.mark.parametrize(
     ("argv", "expected"),
     [
-        pytest.param([], TrainConfig(dataset="synthetic", backbone="lstm", stlora=True), id="nothing-is-the-demo"),
+        pytest.param(
+            [], TrainConfig(dataset="synthetic", backbone="lstm", stlora=True, epochs=5), id="nothing-is-the-demo"
+        ),
         pytest.param(
             ["--dataset", "PEMS08", "--backbone", "stgcn", "--stlora"],
             TrainConfig(dataset="PEMS08", backbone="stgcn", stlora=True),
