@@ -1,74 +1,24 @@
-// Entry points of the CPU: pick the instruction set, deal out the work, run.
-#include <atomic>
-#include <stdexcept>
-#include <string>
+#include "stlora/nall.h"
 
-#include "nall_kernels.h"
+#include "kernels.h"
 
 namespace stlora::cpu {
 namespace {
 
-struct Isa {
-  const char* name;
-  const NallKernels* nall;
-  bool (*offered)();  // by this machine
-};
-
-const Isa kIsas[] = {
-#ifdef STLORA_HAVE_AVX512
-    {"avx512", &avx512::nall_kernels,
-     [] {
-       return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-              __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-     }},
-#endif
-#ifdef STLORA_HAVE_AVX2
-    {"avx2", &avx2::nall_kernels,
-     [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"); }},
-#endif
-    {"portable", &portable::nall_kernels, [] { return true; }},
-};
-
-const Isa* find(const std::string& name) {
-  for (const Isa& isa : kIsas)
-    if (name == isa.name && isa.offered()) return &isa;
-  return nullptr;
+Schedule schedule(const NallProblem& p, int threads) {
+  const double flop = 2.0 * double(p.rows) * double(p.nodes) * double(p.in + p.rank) * double(p.out + p.rank);
+  return {p.rows, p.nodes, p.adapters, p.node_index, kRowBlock, flop, threads};
 }
-
-const Isa* best() {
-  for (const Isa& isa : kIsas)
-    if (isa.offered()) return &isa;
-  return nullptr;  // not reached: portable is always offered
-}
-
-std::atomic<const Isa*> selected{best()};
 
 }  // namespace
 
-const char* selected_isa() { return selected.load()->name; }
-
-bool isa_supported(const char* name) { return find(name) != nullptr; }
-
-void select_isa(const char* name) {
-  const Isa* isa = find(name);
-  if (!isa) {
-    std::string supported;
-    for (const Isa& other : kIsas)
-      if (other.offered()) supported += (supported.empty() ? "" : ", ") + std::string(other.name);
-    throw std::invalid_argument("instruction set: got '" + std::string(name) + "', expected one of " + supported);
-  }
-  selected = isa;
-}
-
 void nall_forward(const NallProblem& problem, void* y, int threads) {
-  const Schedule schedule(problem, kRowBlock, threads);
-  selected.load()->nall->forward[int(problem.dtype)](problem, schedule, y);
+  kernels().nall->forward[int(problem.dtype)](problem, schedule(problem, threads), y);
 }
 
 void nall_backward(const NallProblem& problem, const Strided& grad, const void* y, const NallGradients& gradients,
                    int threads) {
-  const Schedule schedule(problem, kRowBlock, threads);
-  selected.load()->nall->backward[int(problem.dtype)](problem, schedule, grad, y, gradients);
+  kernels().nall->backward[int(problem.dtype)](problem, schedule(problem, threads), grad, y, gradients);
 }
 
 }  // namespace stlora::cpu

@@ -17,7 +17,7 @@
 namespace stlora::cpu::STLORA_ISA {
 
 template <typename S>
-struct BackwardScratch {
+struct NallBackwardScratch {
   using T = Compute<S>;
   Matrix<T> weight, merged;              // [O, I]
   Matrix<T> a, b, b_t;                   // [O, r] alpha A_p, [r, I], [I, r] alpha B_p^T
@@ -29,7 +29,7 @@ struct BackwardScratch {
   Matrix<T> row;                         // [1, max(I, O)]
   std::vector<Matrix<T>> slots;          // see FactorSums
 
-  BackwardScratch(Cutter& cut, const NallProblem& p, const FactorSums<S>& sums)
+  NallBackwardScratch(Cutter& cut, const NallProblem& p, const FactorSums<S>& sums)
       : weight(cut.matrix<T>(p.out, p.in)),
         merged(cut.matrix<T>(p.out, p.in)),
         a(cut.matrix<T>(p.out, p.rank)),
@@ -54,11 +54,12 @@ struct BackwardScratch {
 };
 
 template <typename S>
-class Backward {
+class NallBackward {
   using T = Compute<S>;
 
  public:
-  Backward(const NallProblem& p, const Schedule& schedule, const Strided& grad, const void* y, const NallGradients& out)
+  NallBackward(const NallProblem& p, const Schedule& schedule, const Strided& grad, const void* y,
+               const NallGradients& out)
       : p_(p),
         schedule_(schedule),
         grad_(grad),
@@ -68,7 +69,7 @@ class Backward {
         factors_(out.A || out.B),
         factor_sums_(schedule, {{out.A, p.out, p.rank}, {out.B, p.rank, p.in}}) {
     Cutter count(nullptr);
-    BackwardScratch<S> needed(count, p, factor_sums_);
+    NallBackwardScratch<S> needed(count, p, factor_sums_);
     Cutter cut(scratch_slab(count.used() * size_t(schedule.threads())));
     for (int t = 0; t < schedule.threads(); ++t) scratch_.emplace_back(cut, p, factor_sums_);
   }
@@ -91,7 +92,7 @@ class Backward {
   }
 
   void work(int thread) {
-    const BackwardScratch<S>& s = scratch_[size_t(thread)];
+    const NallBackwardScratch<S>& s = scratch_[size_t(thread)];
     load_matrix(static_cast<const S*>(p_.weight), p_.out, p_.in, T(1), s.weight);
     fill_zero(s.dweight, p_.out);
     fill_zero(s.dbias, 1);
@@ -124,7 +125,7 @@ class Backward {
     });
   }
 
-  void load_unit(const BackwardScratch<S>& s, const Schedule::Unit& unit) const {
+  void load_unit(const NallBackwardScratch<S>& s, const Schedule::Unit& unit) const {
     const T slope = p_.activation == Activation::relu ? T(0) : T(p_.negative_slope);
     fill_zero(s.dbias_unit, 1);
     T* const dbias = s.dbias_unit.data;
@@ -141,7 +142,7 @@ class Backward {
     for (int64_t o = 0; o < p_.out; ++o) s.dbias.data[o] += dbias[o];
   }
 
-  void merged_unit(const BackwardScratch<S>& s, const Schedule::Unit& unit, bool first) const {
+  void merged_unit(const NallBackwardScratch<S>& s, const Schedule::Unit& unit, bool first) const {
     const int64_t rows = unit.end - unit.begin;
     if (out_.x) {
       gemm(rows, p_.in, p_.out, s.g.left(), s.merged, kNothing, s.dx);
@@ -153,7 +154,7 @@ class Backward {
       gemm(p_.out, p_.in, rows, s.g.transposed(), s.x, s.dweight, s.dweight);
   }
 
-  void low_rank_unit(const BackwardScratch<S>& s, const Schedule::Unit& unit, bool first) const {
+  void low_rank_unit(const NallBackwardScratch<S>& s, const Schedule::Unit& unit, bool first) const {
     const int64_t rows = unit.end - unit.begin;
     Matrix<T> low_rank_x = s.x;
     if (dropout_.active()) {
@@ -186,7 +187,7 @@ class Backward {
     }
   }
 
-  void store_dx(const BackwardScratch<S>& s, const Schedule::Unit& unit) const {
+  void store_dx(const NallBackwardScratch<S>& s, const Schedule::Unit& unit) const {
     for (int64_t row = unit.begin; row < unit.end; ++row)
       store_row(s.dx.row(row - unit.begin), p_.in, static_cast<S*>(out_.x) + (row * p_.nodes + unit.slot) * p_.in);
   }
@@ -210,13 +211,13 @@ class Backward {
   const Dropout<T> dropout_;
   const bool factors_;
   FactorSums<S> factor_sums_;
-  std::vector<BackwardScratch<S>> scratch_;  // by thread
+  std::vector<NallBackwardScratch<S>> scratch_;  // by thread
 };
 
 template <typename S>
-void backward(const NallProblem& p, const Schedule& schedule, const Strided& grad, const void* y,
-              const NallGradients& gradients) {
-  Backward<S>(p, schedule, grad, y, gradients).run();
+void nall_backward(const NallProblem& p, const Schedule& schedule, const Strided& grad, const void* y,
+                   const NallGradients& gradients) {
+  NallBackward<S>(p, schedule, grad, y, gradients).run();
 }
 
 }  // namespace stlora::cpu::STLORA_ISA

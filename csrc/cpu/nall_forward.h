@@ -8,7 +8,7 @@
 // A_p^T.
 #pragma once
 
-#include "nall_kernels.h"
+#include "kernels.h"
 #include "parallel.h"
 #include "scratch.h"
 #include "tile.h"
@@ -23,13 +23,13 @@ Dropout<T> low_rank_dropout(const NallProblem& p) {
 inline int64_t element_index(const NallProblem& p, int64_t row, int64_t slot) { return (row * p.nodes + slot) * p.in; }
 
 template <typename T>
-struct ForwardScratch {
+struct NallForwardScratch {
   Matrix<T> weight_t, bias;    // [I, O], [1, O]
   Matrix<T> merged_t;          // [I, O]  W_p^T
   Matrix<T> a_t, b, b_t;       // [r, O] alpha A_p^T, [r, I], [I, r]
   Matrix<T> x, dropped, z, y;  // [R, I], [R, I], [R, r], [R, O]
 
-  ForwardScratch(Cutter& cut, const NallProblem& p)
+  NallForwardScratch(Cutter& cut, const NallProblem& p)
       : weight_t(cut.matrix<T>(p.in, p.out)),
         bias(cut.matrix<T>(1, p.out)),
         merged_t(cut.matrix<T>(p.in, p.out)),
@@ -50,16 +50,16 @@ void activate(const NallProblem& p, T* y) {
 }
 
 template <typename S>
-void forward(const NallProblem& p, const Schedule& schedule, void* y_out) {
+void nall_forward(const NallProblem& p, const Schedule& schedule, void* y_out) {
   using T = Compute<S>;
   const Dropout<T> dropout = low_rank_dropout<T>(p);
   Cutter count(nullptr);
-  ForwardScratch<T> needed(count, p);
+  NallForwardScratch<T> needed(count, p);
   char* slab = scratch_slab(count.used() * size_t(schedule.threads()));
 
   parallel(schedule.threads(), [&](int thread) {
     Cutter cut(slab + count.used() * size_t(thread));
-    const ForwardScratch<T> s(cut, p);
+    const NallForwardScratch<T> s(cut, p);
     const Matrix<T> nothing{nullptr, 0};
     load_transposed(static_cast<const S*>(p.weight), p.out, p.in, T(1), s.weight_t);
     Matrix<T> bias = nothing;

@@ -1,6 +1,4 @@
 // Compiled once per instruction set (see CMakeLists.txt).
-#include "nall_kernels.h"
-
 #include "nall_backward.h"
 #include "nall_forward.h"
 
@@ -8,8 +6,8 @@ namespace stlora::cpu::STLORA_ISA {
 
 extern const NallKernels nall_kernels;
 const NallKernels nall_kernels = {
-    {forward<float>, forward<double>, forward<bf16>, forward<f16>},
-    {backward<float>, backward<double>, backward<bf16>, backward<f16>},
+    {nall_forward<float>, nall_forward<double>, nall_forward<bf16>, nall_forward<f16>},
+    {nall_backward<float>, nall_backward<double>, nall_backward<bf16>, nall_backward<f16>},
 };
 
 }  // namespace stlora::cpu::STLORA_ISA

@@ -5,8 +5,6 @@
 #include <cstdint>
 #include <vector>
 
-#include "stlora/nall.h"
-
 namespace stlora::cpu {
 
 struct Segment {  // what one thread does of one adapter
@@ -17,9 +15,13 @@ struct Segment {  // what one thread does of one adapter
 
 class Schedule {
  public:
-  Schedule(const NallProblem& problem, int64_t row_block, int threads);
+  // M rows of N node slots, each of the adapter node_index names (null: its own number) out of so many; blocks of
+  // row_block rows; for work of so many flop in all. Throws std::invalid_argument for an adapter out of range.
+  Schedule(int64_t rows, int64_t nodes, int64_t adapters, const int64_t* node_index, int64_t row_block, double flop,
+           int threads);
 
   int threads() const { return threads_; }
+  int64_t row_block() const { return row_block_; }
   int64_t adapters() const { return int64_t(offset_.size()) - 1; }
   int64_t rows_of(int64_t adapter) const { return (offset_[adapter + 1] - offset_[adapter]) * rows_; }
 

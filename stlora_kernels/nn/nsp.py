@@ -1,14 +1,16 @@
 """The node-specific predictor: a convolution over time, a residual stack of node-adaptive layers, a head."""
 
+from collections.abc import Sequence
 from functools import partial
+from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stlora_kernels.errors import InputError
 from stlora_kernels.nn.checks import check_choice, check_probability, check_signal, check_sizes
 from stlora_kernels.nn.nall import FACTORS, NALL, FusedNALL
+from stlora_kernels.ops.nsp import nsp_stack
 
 TEMPORAL = ("fold", "step")
 
@@ -61,11 +63,30 @@ class NSPLayer(nn.Module):
         super().__init__()
         self.norm = nn.RMSNorm(nall.in_features, eps=eps)
         self.nall = nall
-        self.dropout, self.negative_slope = dropout, negative_slope
+        self.dropout, self.negative_slope, self.eps = dropout, negative_slope, eps
 
     def forward(self, h: Tensor) -> Tensor:
-        sigma = F.leaky_relu(self.norm(h), self.negative_slope)
-        return h + self.nall(F.dropout(sigma, self.dropout, self.training))  # [*, N, hidden]
+        return residual_stack([self], h)
+
+
+def residual_stack(layers: Sequence[NSPLayer], h: Tensor) -> Tensor:
+    """All layers in one fused call, on the backend of their NALLs: ``[*, N, hidden] -> [*, N, hidden]``."""
+    first = layers[0]
+    factors = [layer.nall.factors() for layer in layers]
+    biases = [layer.nall.bias for layer in layers if layer.nall.bias is not None]
+    return nsp_stack(
+        h,
+        [layer.norm.weight for layer in layers],
+        [layer.nall.weight for layer in layers],
+        biases or None,
+        [A for A, _ in factors],
+        [B for _, B in factors],
+        first.nall.alpha,
+        eps=first.eps,
+        negative_slope=first.negative_slope,
+        dropout_p=first.dropout if first.training else 0.0,
+        backend=first.nall.backend,
+    )
 
 
 class NSP(nn.Module):
@@ -164,8 +185,7 @@ class NSP(nn.Module):
         """Forecast from the window ``x`` and, where there is one, the forecast of the block before."""
         self._check(x, forecast)
         h = self._convolve(join(self.temporal, x, forecast))  # fold [B, N, hidden], step [B, T, N, hidden]
-        for layer in self.layers:
-            h = layer(h)
+        h = residual_stack(cast(Sequence[NSPLayer], self.layers), h)
         return as_forecast(self.temporal, self.head(h), self.horizon)  # [B, H, N, out]
 
     def _convolve(self, joined: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ MASK32 = 0xFFFFFFFF
 
 # One stream per place where a mask is drawn, so that two masks of one seed are independent.
 STREAM_LOW_RANK = 0  # dropout on the input of the low-rank path of a NALL
+STREAM_SIGMA = 1  # dropout at the end of sigma, before the NALL of an NSP layer
 
 
 def draw_seed() -> Tensor:

@@ -1,8 +1,6 @@
 // The NALL kernels against plain loops in double, without Python: run under sanitizers, and for an instruction set this
 // machine lacks. `wide` is the kernel source with 64-byte vectors (as AVX-512 has) that the compiler lowers to what
 // the baseline offers, so that the code for AVX-512 is tested on every machine.
-#include "stlora/nall.h"
-
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -10,8 +8,8 @@
 #include <string>
 #include <vector>
 
-#include "nall_kernels.h"
-#include "schedule.h"
+#include "kernels.h"
+#include "stlora/isa.h"
 
 namespace stlora::cpu::wide {
 extern const NallKernels nall_kernels;
@@ -154,7 +152,7 @@ void compare(const Case& c, const cpu::NallKernels& kernels, const std::string& 
                       kSeed,
                       c.activation,
                       kSlope};
-  const cpu::Schedule schedule(p, cpu::kRowBlock, threads);
+  const cpu::Schedule schedule(c.M, c.N, c.P, p.node_index, cpu::kRowBlock, 1e9, threads);
   const double nan = std::nan("");
   std::vector<T> y(truth.y.size(), T(nan)), dx(truth.dx.size(), T(nan)), dweight(truth.dweight.size(), T(nan)),
       dbias(truth.dbias.size(), T(nan)), dA(truth.dA.size(), T(nan)), dB(truth.dB.size(), T(nan));
@@ -180,10 +178,8 @@ void compare(const Case& c, const cpu::NallKernels& kernels, const std::string& 
 
 void refuses_a_bad_node_index() {
   const int64_t index[] = {0, 2};
-  NallProblem p{};
-  p.rows = 1, p.nodes = 2, p.in = p.out = p.rank = 1, p.adapters = 2, p.node_index = index;
   try {
-    cpu::Schedule schedule(p, cpu::kRowBlock, 1);
+    cpu::Schedule schedule(1, 2, 2, index, cpu::kRowBlock, 1, 1);
     check(false, "a node_index out of range was taken");
   } catch (const std::exception& error) {
     check(std::string(error.what()) == "node_index: got 2 at position 1, expected an adapter in [0, 2)", error.what());

@@ -54,10 +54,5 @@ void nall_forward(const NallProblem& problem, void* y, int threads);
 void nall_backward(const NallProblem& problem, const Strided& grad, const void* y, const NallGradients& gradients,
                    int threads);
 
-// Instruction sets, best first: "avx512", "avx2", "portable".
-const char* selected_isa();
-bool isa_supported(const char* name);  // built in, and offered by this machine
-void select_isa(const char* name);     // throws std::invalid_argument where it is not supported
-
 }  // namespace cpu
 }  // namespace stlora

@@ -60,15 +60,15 @@ def nall(
     """
     if torch.is_autocast_enabled(x.device.type):
         device_type = x.device.type
-        x, weight, A, B = (_autocast(t, device_type) for t in (x, weight, A, B))
-        bias = None if bias is None else _autocast(bias, device_type)
-    _check(x, weight, bias, A, B, dropout_p, seed, activation, negative_slope, node_index)
+        x, weight, A, B = (autocast(t, device_type) for t in (x, weight, A, B))
+        bias = None if bias is None else autocast(bias, device_type)
+    check(x, weight, bias, A, B, dropout_p, seed, activation, negative_slope, node_index)
     name = dispatch.choose("nall", backend, x.device.type, lambda name: _why_not(name, x))
     if dropout_p > 0 and seed is None:
         seed = philox.draw_seed()
     if name == "reference":
         if node_index is not None and not torch.compiler.is_compiling():
-            _check_range(node_index, A.shape[0])
+            check_range(node_index, A.shape[0])
         return reference.nall(x, weight, bias, A, B, alpha, dropout_p, seed, activation, negative_slope, node_index)
     return _Nall.apply(
         x, weight, bias, A, B, seed, node_index,
@@ -80,13 +80,13 @@ def _why_not(name: str, x: Tensor) -> str | None:
     return None if name == "reference" else _KERNELS[name].why_not(x)
 
 
-def _autocast(tensor: Tensor, device_type: str) -> Tensor:
+def autocast(tensor: Tensor, device_type: str) -> Tensor:
     """What autocast does to the inputs of torch's own linear layers."""
     lower = tensor.is_floating_point() and tensor.dtype != torch.float64
     return tensor.to(torch.get_autocast_dtype(device_type)) if lower else tensor
 
 
-def _check(
+def check(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
@@ -134,7 +134,7 @@ def _check(
         raise InputError(f"negative_slope: got {negative_slope}, expected at least 0")
 
 
-def _check_range(node_index: Tensor, adapters: int) -> None:
+def check_range(node_index: Tensor, adapters: int) -> None:
     if node_index.numel() and not 0 <= int(node_index.min()) <= int(node_index.max()) < adapters:
         worst = node_index[(node_index < 0) | (node_index >= adapters)][0]
         raise InputError(f"node_index: got {int(worst)}, expected an adapter in [0, {adapters})")

@@ -8,21 +8,21 @@ from torch import Tensor
 from stlora_kernels.ops import native
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)  # in the order of csrc's enum DType
-_DTYPE_CODE = {dtype: code for code, dtype in enumerate(DTYPES)}
+DTYPE_CODE = {dtype: code for code, dtype in enumerate(DTYPES)}
 _ACTIVATION_CODE = {"none": 0, "relu": 1, "leaky_relu": 2}  # csrc's enum Activation
 
 
 def why_not(x: Tensor) -> str | None:
     """Why these kernels do not cover a call, or None if they do."""
-    return None if x.dtype in _DTYPE_CODE else f"dtype {x.dtype} has no CPU kernel"
+    return None if x.dtype in DTYPE_CODE else f"dtype {x.dtype} has no CPU kernel"
 
 
-def _flatten(x: Tensor) -> Tensor:
+def flatten(x: Tensor) -> Tensor:
     """``[*, N, I]`` -> ``[M, N, I]``: a view wherever the leading dims can be one, whatever the strides."""
     return x if x.dim() == 3 else x.reshape(-1, *x.shape[-2:])
 
 
-def _per_adapter(factor: Tensor) -> Tensor:
+def per_adapter(factor: Tensor) -> Tensor:
     """Each adapter's matrix contiguous; adapters may share memory, so an expanded factor is not copied."""
     if factor.stride(2) == 1 and factor.stride(1) == factor.shape[2]:
         return factor
@@ -31,7 +31,7 @@ def _per_adapter(factor: Tensor) -> Tensor:
     return factor.contiguous()
 
 
-def _address(tensor: Tensor | None) -> int:
+def address(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
 
 
@@ -51,16 +51,16 @@ def _call(
     *rest: int,
 ) -> None:
     # Kept in names until the call returns: copies made here must outlive the addresses taken of them.
-    weight, A, B = weight.contiguous(), _per_adapter(A), _per_adapter(B)
+    weight, A, B = weight.contiguous(), per_adapter(A), per_adapter(B)
     bias = None if bias is None else bias.contiguous()
     node_index = None if node_index is None else node_index.contiguous()
     M, N, I = x.shape  # noqa: E741
     P, O, r = A.shape  # noqa: E741
     getattr(native.kernels(), kernel)(
-        torch.get_num_threads(), _DTYPE_CODE[x.dtype], M, N, I, O, r, P,
+        torch.get_num_threads(), DTYPE_CODE[x.dtype], M, N, I, O, r, P,
         x.data_ptr(), *x.stride(),
-        weight.data_ptr(), _address(bias), A.data_ptr(), A.stride(0), B.data_ptr(), B.stride(0),
-        _address(node_index), alpha, dropout_p, 0 if seed is None else int(seed),
+        weight.data_ptr(), address(bias), A.data_ptr(), A.stride(0), B.data_ptr(), B.stride(0),
+        address(node_index), alpha, dropout_p, 0 if seed is None else int(seed),
         _ACTIVATION_CODE[activation], negative_slope, *rest,
     )  # fmt: skip
 
@@ -68,7 +68,7 @@ def _call(
 def forward(x: Tensor, weight: Tensor, bias: Tensor | None, *others: Any) -> Tensor:
     """See :func:`stlora_kernels.ops.nall.reference.nall`; returns a contiguous ``[*, N, O]``."""
     y = x.new_empty(*x.shape[:-1], weight.shape[0])
-    _call("nall_forward", _flatten(x), weight, bias, *others, y.data_ptr())
+    _call("nall_forward", flatten(x), weight, bias, *others, y.data_ptr())
     return y
 
 
@@ -86,10 +86,10 @@ def backward(
     """Gradients of x, weight, bias, A, B; an empty tensor stands for one that is not needed."""
     shapes = (x.shape, weight.shape, weight.shape[:1], A.shape, B.shape)
     gradients = tuple(x.new_empty(shape if needed else (0,)) for shape, needed in zip(shapes, needs, strict=True))
-    grad = _flatten(grad)
+    grad = flatten(grad)
     outputs = (g.data_ptr() if needed else 0 for g, needed in zip(gradients, needs, strict=True))
     _call(
-        "nall_backward", _flatten(x), weight, bias, A, B, *others,
-        grad.data_ptr(), *grad.stride(), _address(y), *outputs,
+        "nall_backward", flatten(x), weight, bias, A, B, *others,
+        grad.data_ptr(), *grad.stride(), address(y), *outputs,
     )  # fmt: skip
     return gradients  # type: ignore[return-value]

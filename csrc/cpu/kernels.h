@@ -1,0 +1,42 @@
+// What one instruction set offers, for each storage type; and the choice among the sets.
+#pragma once
+
+#include "schedule.h"
+#include "stlora/nall.h"
+#include "stlora/nsp.h"
+
+namespace stlora::cpu {
+
+struct NallKernels {  // each by DType
+  void (*forward[4])(const NallProblem&, const Schedule&, void* y);
+  void (*backward[4])(const NallProblem&, const Schedule&, const Strided& grad, const void* y, const NallGradients&);
+};
+
+struct NspKernels {
+  void (*forward[4])(const NspProblem&, const Schedule&, void* y, void* saved);
+  void (*backward[4])(const NspProblem&, const Schedule&, const Strided& grad, const void* saved, void* dh,
+                      const NspLayerGradients* layers);
+};
+
+struct Kernels {
+  const NallKernels* nall;
+  const NspKernels* nsp;
+};
+
+const Kernels& kernels();  // of the selected instruction set
+
+inline constexpr int64_t kRowBlock = 64;  // rows of a tile: it stays in L1/L2 while every panel of W passes over it
+
+// Rows of a chunk that goes through a whole NSP stack: as many as stay in L2, so that W_lp is built seldom.
+int64_t nsp_chunk(const NspProblem& problem);
+
+#define STLORA_DECLARE_KERNELS(isa)      \
+  namespace isa {                        \
+  extern const NallKernels nall_kernels; \
+  extern const NspKernels nsp_kernels;   \
+  }
+STLORA_DECLARE_KERNELS(avx512)
+STLORA_DECLARE_KERNELS(avx2)
+STLORA_DECLARE_KERNELS(portable)
+
+}  // namespace stlora::cpu
