@@ -46,10 +46,11 @@ def test_kernels_under_address_and_undefined_behaviour_sanitizers(tmp_path):
         tool("cmake"), "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={tool('ninja')}", "-S", str(ROOT), "-B", str(tmp_path),
         "-DSTLORA_PYTHON=OFF", "-DSTLORA_TESTS=ON", "-DSTLORA_WERROR=ON", "-DSTLORA_SANITIZE=address,undefined",
     ]  # fmt: skip
-    for command in (configure, [tool("cmake"), "--build", str(tmp_path)], [str(tmp_path / "nall_test")]):
+    tests = [tool("ctest"), "--test-dir", str(tmp_path), "--output-on-failure"]
+    for command in (configure, [tool("cmake"), "--build", str(tmp_path)], tests):
         result = subprocess.run(command, capture_output=True, text=True)
         assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
-    assert "0 failures" in result.stdout
+    assert "100% tests passed, 0 tests failed out of 2" in result.stdout
 
 
 def test_every_kernel_file_is_one_question():

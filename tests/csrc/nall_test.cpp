@@ -1,32 +1,13 @@
-// The NALL kernels against plain loops in double, without Python: run under sanitizers, and for an instruction set this
-// machine lacks. `wide` is the kernel source with 64-byte vectors (as AVX-512 has) that the compiler lowers to what
-// the baseline offers, so that the code for AVX-512 is tested on every machine.
+// The NALL kernels against plain loops in double, without Python; run under sanitizers.
 #include <cmath>
-#include <cstdio>
-#include <cstdlib>
-#include <random>
-#include <string>
-#include <vector>
 
-#include "kernels.h"
-#include "stlora/isa.h"
-
-namespace stlora::cpu::wide {
-extern const NallKernels nall_kernels;
-}
+#include "check.h"
 
 namespace {
 
 using namespace stlora;
-using Array = std::vector<double>;
-
-int failures = 0;
-
-void check(bool ok, const std::string& what) {
-  if (ok) return;
-  ++failures;
-  std::printf("FAILED %s\n", what.c_str());
-}
+using check::Array;
+using check::converted;
 
 struct Case {
   int64_t M, N, I, O, r, P;
@@ -66,12 +47,7 @@ constexpr uint64_t kSeed = (uint64_t(5) << 33) + 77;
 
 Tensors make(const Case& c) {
   std::mt19937_64 engine(1);
-  std::normal_distribution<double> normal;
-  auto random = [&](int64_t n) {
-    Array a(n);
-    for (double& v : a) v = float(normal(engine));
-    return a;
-  };
+  auto random = [&](int64_t n) { return check::random(engine, n); };
   Tensors t{random(c.M * c.N * c.I), random(c.O * c.I),       random(c.O), random(c.P * c.O * c.r),
             random(c.P * c.r * c.I), random(c.M * c.N * c.O), {}};
   for (int64_t n = 0; n < c.N; ++n) t.index.push_back(c.indexed ? int64_t(engine() % uint64_t(c.P)) : n);
@@ -119,12 +95,7 @@ Results by_loops(const Case& c, const Tensors& t) {
   return out;
 }
 
-// Exact-sized heap blocks, so that AddressSanitizer sees a single element too many; outputs start as NaN.
-template <typename T>
-std::vector<T> converted(const Array& a) {
-  return {a.begin(), a.end()};
-}
-
+// Outputs start as NaN.
 template <typename T>
 void compare(const Case& c, const cpu::NallKernels& kernels, const std::string& isa, int threads, DType dtype,
              double tolerance) {
@@ -166,7 +137,7 @@ void compare(const Case& c, const cpu::NallKernels& kernels, const std::string& 
       worst = d <= worst ? worst : d;  // a NaN becomes the worst and stays it
       scale = std::max(scale, std::abs(expected[i]));
     }
-    check(worst / scale <= tolerance, c.name() + " " + isa + " " + what + " by " + std::to_string(worst / scale));
+    check::that(worst / scale <= tolerance, c.name() + " " + isa + " " + what + " by " + std::to_string(worst / scale));
   };
   same("y", y, truth.y);
   same("dx", dx, truth.dx);
@@ -180,9 +151,10 @@ void refuses_a_bad_node_index() {
   const int64_t index[] = {0, 2};
   try {
     cpu::Schedule schedule(1, 2, 2, index, cpu::kRowBlock, 1, 1);
-    check(false, "a node_index out of range was taken");
+    check::that(false, "a node_index out of range was taken");
   } catch (const std::exception& error) {
-    check(std::string(error.what()) == "node_index: got 2 at position 1, expected an adapter in [0, 2)", error.what());
+    check::that(std::string(error.what()) == "node_index: got 2 at position 1, expected an adapter in [0, 2)",
+                error.what());
   }
 }
 
@@ -198,30 +170,14 @@ int main() {
       {700, 3, 18, 24, 4, 2, true, true, leaky},    {0, 3, 4, 5, 2, 3, false, false, none},
       {4, 0, 4, 5, 2, 0, false, false, none},
   };
-  struct {
-    const char* name;
-    const cpu::NallKernels* kernels;
-  } isas[] = {
-      {"portable", &cpu::portable::nall_kernels},
-      {"wide", &cpu::wide::nall_kernels},
-#ifdef STLORA_HAVE_AVX2
-      {"avx2", cpu::isa_supported("avx2") ? &cpu::avx2::nall_kernels : nullptr},
-      {"avx512", cpu::isa_supported("avx512") ? &cpu::avx512::nall_kernels : nullptr},
-#endif
-  };
-  for (const auto& isa : isas) {
-    if (!isa.kernels) {
-      std::printf("%s: not offered by this machine, skipped\n", isa.name);
-      continue;
-    }
+  for (const check::Isa& isa : check::isas()) {
     for (const Case& c : cases)
       for (int threads : {1, 3}) {
-        compare<float>(c, *isa.kernels, isa.name, threads, DType::f32, 1e-4);
-        compare<double>(c, *isa.kernels, isa.name, threads, DType::f64, 1e-12);
+        compare<float>(c, *isa.kernels.nall, isa.name, threads, DType::f32, 1e-4);
+        compare<double>(c, *isa.kernels.nall, isa.name, threads, DType::f64, 1e-12);
       }
     std::printf("%s: done\n", isa.name);
   }
   refuses_a_bad_node_index();
-  std::printf("%d failures\n", failures);
-  return failures == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+  return check::summary();
 }

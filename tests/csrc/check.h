@@ -1,0 +1,70 @@
+// What the C++ tests share: a failure count, random numbers, the instruction sets to test.
+#pragma once
+
+#include <cstdio>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "kernels.h"
+#include "stlora/isa.h"
+
+namespace stlora::cpu {
+STLORA_DECLARE_KERNELS(wide)
+}
+
+namespace check {
+
+using Array = std::vector<double>;
+
+inline int failures = 0;
+
+inline void that(bool ok, const std::string& what) {
+  if (ok) return;
+  ++failures;
+  std::printf("FAILED %s\n", what.c_str());
+}
+
+inline Array random(std::mt19937_64& engine, int64_t n, double scale = 1.0) {  // exact in float
+  std::normal_distribution<double> normal;
+  Array a(n);
+  for (double& v : a) v = float(scale * normal(engine));
+  return a;
+}
+
+// Exact-sized heap blocks, so that AddressSanitizer sees a single element too many.
+template <typename T>
+std::vector<T> converted(const Array& a) {
+  return {a.begin(), a.end()};
+}
+
+struct Isa {
+  const char* name;
+  stlora::cpu::Kernels kernels;
+};
+
+// `wide` is the kernel source with 64-byte vectors (as AVX-512 has) that the compiler lowers to what the baseline
+// offers, so that the code for AVX-512 is tested on every machine.
+inline std::vector<Isa> isas() {
+  using namespace stlora::cpu;
+  std::vector<Isa> all = {{"portable", {&portable::nall_kernels, &portable::nsp_kernels}},
+                          {"wide", {&wide::nall_kernels, &wide::nsp_kernels}}};
+#ifdef STLORA_HAVE_AVX2
+  const Isa others[] = {{"avx2", {&avx2::nall_kernels, &avx2::nsp_kernels}},
+                        {"avx512", {&avx512::nall_kernels, &avx512::nsp_kernels}}};
+  for (const Isa& isa : others) {
+    if (isa_supported(isa.name))
+      all.push_back(isa);
+    else
+      std::printf("%s: not offered by this machine, skipped\n", isa.name);
+  }
+#endif
+  return all;
+}
+
+inline int summary() {
+  std::printf("%d failures\n", failures);
+  return failures == 0 ? 0 : 1;
+}
+
+}  // namespace check
