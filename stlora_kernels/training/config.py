@@ -58,9 +58,9 @@ class TrainConfig:
     data_dir: Path | None = None
     """folder of the measurements; by default the environment variable STLORA_DATA"""
     adjacency: Path | None = None
-    """adjacency csv that goes with a csv of one's own"""
+    """graph (.csv or .pkl) of a csv of one's own, or to use in place of the data set's"""
     first_step: str | None = None
-    """time of the first step, such as 2016-07-01T00:00, where the file does not tell and is not the full set"""
+    """time of the first step, such as 2016-07-01T00:00, of an .npz that is not the full set"""
     synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
     output: Path | None = None
     """run folder; by default runs/<dataset>-<backbone>[-stlora[-frozen]]-seed<k>"""
@@ -74,7 +74,7 @@ class TrainConfig:
     split_by: Literal["windows", "steps"] = "windows"
     """what the shares count"""
     null_value: Literal["dataset", "none"] | float = "dataset"
-    """target value that means missing; dataset: the data set's own (0 for the six sets); none: only NaN is"""
+    """target that means missing; dataset: the data set's own (0; of a csv of one's own none); none: only NaN is"""
 
     backbone: str = "lstm"
     """the forecasting model; an unknown name lists what there is"""

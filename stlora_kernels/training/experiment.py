@@ -3,7 +3,7 @@
 import json
 import os
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,7 @@ def train(config: TrainConfig, *, overwrite: bool = False, quiet: bool | None = 
         raise KeyboardInterrupt(_kept(folder, trainer.best)) from None
     metrics = _metrics(config, trainer, report, device)
     write_text(folder / METRICS, json.dumps(metrics, indent=1, allow_nan=False) + "\n")
-    return replace(report, notes=(_closing(metrics), f"Run folder: {folder}"))
+    return replace(report, notes=(*_closing(trainer, metrics), f"Run folder: {folder}"))
 
 
 def evaluate_run(run: Path, *, data_dir: Path | None = None, device: str | None = None) -> Report:
@@ -162,11 +162,14 @@ def _opening(config: TrainConfig, data: ForecastData, device: torch.device) -> s
     )
 
 
-def _closing(metrics: Mapping[str, Any]) -> str:
-    return (
+def _closing(trainer: Trainer, metrics: Mapping[str, Any]) -> Iterator[str]:
+    yield (
         f"Best epoch: {metrics['best_epoch']} of {len(metrics['epochs'])}, "
         f"{metrics['seconds_per_epoch']:.1f} s of training per epoch"
     )
+    whole = trainer.data.train.num_batches(trainer.config.batch_size)
+    if trainer.batches_per_epoch < whole:
+        yield f"Quick run: {trainer.batches_per_epoch} of {whole} training batches per epoch (--max-batches)"
 
 
 def _kept(folder: Path, best: Epoch | None) -> str:

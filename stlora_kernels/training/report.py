@@ -38,8 +38,7 @@ class Report:
         """What was measured, and whether it was measured at all."""
         data = self.data.data
         origin = " (synthetic data, not measured)" if data.synthetic else ""
-        unit = f" in {data.unit}" if data.unit else ""
-        return f"{data.name}{origin}: test errors, {data.quantity}{unit}"
+        return f"{data.name}{origin}: test errors, {data.quantity} in {data.unit or 'its own unit'}"
 
     def print(self) -> None:
         """Print the table, the parameter counts and the notes to stdout."""
@@ -47,7 +46,7 @@ class Report:
         table = rich_table.Table(title=self.title(), title_justify="left")
         table.add_column("model")
         table.add_column("error")
-        for label in (*self.columns(), "mean of steps", "pooled"):
+        for label in (*self.columns(), "mean of\nsteps", "pooled"):
             table.add_column(label, justify="right")
         for name, scores in self.scores.items():
             shown = [scores.steps[step - 1] for step in self.columns().values()]

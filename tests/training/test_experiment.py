@@ -39,6 +39,13 @@ def test_run_folder_holds_configuration_checkpoint_and_metrics(tiny):
     assert counts["overhead_percent"] == pytest.approx(100 * counts["adapter"] / 97_932)
 
 
+def test_a_quick_run_is_called_one_below_the_table(tiny):
+    report = train(replace(tiny, max_batches=1))
+    assert "Quick run: 1 of 3 training batches per epoch (--max-batches)" in report.notes
+    report = train(replace(tiny, max_batches=3), overwrite=True)
+    assert not any("Quick run" in note for note in report.notes)
+
+
 def test_checkpoint_says_what_it_is_of(tiny):
     train(tiny)
     tensors, about = load_checkpoint(tiny.output)
