@@ -16,7 +16,7 @@ def run(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None
         main(sys.argv[1:] if argv is None else argv)
     except (InputError, MissingExtraError) as error:
         return _say(f"error: {error}", 2)
-    except ArithmeticError as error:
+    except (ArithmeticError, OSError) as error:  # diverged; a full disk
         return _say(f"error: {error}", 1)
     except KeyboardInterrupt as stop:
         return _say(f"stopped: {stop}" if str(stop) else "stopped", 130)

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from stlora_kernels.data import ForecastData, load_dataset
-from stlora_kernels.errors import InputError
+from stlora_kernels.errors import InputError, require
 from stlora_kernels.training.checkpoint import BEST, load_checkpoint, save_checkpoint, write_text
 from stlora_kernels.training.config import TrainConfig
 from stlora_kernels.training.evaluation import evaluate, evaluate_ha
@@ -35,9 +35,12 @@ def train(config: TrainConfig, *, overwrite: bool = False, quiet: bool | None = 
     Raises:
         InputError: for anything in the configuration or the data that cannot be used, or a finished run in the
             folder without ``overwrite``.
+        MissingExtraError: if the extra "train" is not installed.
         NonFiniteLossError: if the training diverges.
         KeyboardInterrupt: on Ctrl-C, saying what was kept.
     """
+    for module in ("rich", "safetensors", "yaml"):  # now rather than after hours of training
+        require(module, "train")
     config.validate()
     folder = config.run_folder
     check_folder(folder, overwrite)

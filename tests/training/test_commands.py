@@ -1,5 +1,6 @@
 """``python -m stlora_kernels.train`` and ``evaluate`` as a user meets them."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -169,6 +170,26 @@ def test_diverging_is_exit_code_1_and_names_the_batch(tiny_options, capsys):
     assert run(train_main, [*tiny_options, "--learning-rate", "1e30", "--quiet"]) == 1
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("error: the loss is nan at epoch 1, batch 2 of")
+
+
+def test_a_full_disk_is_exit_code_1_and_one_line(tiny_options, capsys, monkeypatch):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("stlora_kernels.training.experiment.save_checkpoint", full)
+    assert run(train_main, tiny_options) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == "error: [Errno 28] No space left on device"
+
+
+@pytest.mark.parametrize("module", ["tyro", "yaml", "safetensors", "rich"])
+def test_a_missing_extra_is_named_before_anything_is_trained(module, tmp_path, tiny_options, capsys, monkeypatch):
+    for name in [name for name in sys.modules if name.partition(".")[0] == module]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, module, None)
+    message = refused(capsys, train_main, *tiny_options)
+    assert f"{module} is not installed" in message
+    assert "pip install 'stlora_kernels[train]'" in message
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_ctrl_c_in_the_middle_of_training_keeps_the_best_epoch(tmp_path, tiny_options):

@@ -30,7 +30,8 @@ def test_table_names_data_units_horizons_both_averages_and_every_row(tiny, capsy
         "15 min",
         "30 min",
         "60 min",
-        "mean of steps",
+        "mean of",
+        "steps",
         "pooled",
     ]
     words += ["HA (weekly slot)", "HA (window mean)", "HA (last value)", "MAE", "RMSE", "MAPE %"]

@@ -58,6 +58,12 @@ def test_one_step_follows_the_gradient_of_the_masked_mae(tiny):
     assert trainer.model.level.item() == pytest.approx(-config.learning_rate * level.grad.sign().item(), rel=1e-4)
 
 
+def test_the_gate_penalty_enters_the_loss(tiny):
+    free = trainer_for(replace(tiny, max_batches=1)).run_epoch(1).train_loss
+    penalised = trainer_for(replace(tiny, max_batches=1, gate_penalty=100.0)).run_epoch(1).train_loss
+    assert 0 < penalised - free < 100  # 100 * mean(R^2), R in (0, 1)
+
+
 def test_gradients_are_clipped(tiny):
     trainer = trainer_for(replace(tiny, clip=0.25, max_batches=1), Constant(level=100.0))
     trainer.run_epoch(1)
