@@ -20,7 +20,7 @@ from stlora_kernels.training.model import build_model, describe_parameters, fill
 from stlora_kernels.training.options import config_from_dict
 from stlora_kernels.training.progress import Progress
 from stlora_kernels.training.report import Report, versions
-from stlora_kernels.training.trainer import Epoch, Trainer, seed_everything
+from stlora_kernels.training.trainer import Epoch, NonFiniteLossError, Trainer, seed_everything
 
 METRICS = "metrics.json"  # written last: its presence means that the run is finished
 CONFIG = "config.yaml"
@@ -33,10 +33,10 @@ def train(config: TrainConfig, *, overwrite: bool = False, quiet: bool | None = 
     so far (``best.safetensors``, its JSON beside it), and in the end ``metrics.json``.
 
     Raises:
-        InputError: for anything in the configuration or the data that cannot be used, or a finished run in the
-            folder without ``overwrite``.
+        InputError: for anything in the configuration or the data that cannot be used, or a run in the folder
+            without ``overwrite``.
         MissingExtraError: if the extra "train" is not installed.
-        NonFiniteLossError: if the training diverges.
+        NonFiniteLossError: if the training diverges, saying where, and what was kept.
         KeyboardInterrupt: on Ctrl-C, saying what was kept.
     """
     for module in ("rich", "safetensors", "yaml"):  # now rather than after hours of training
@@ -68,6 +68,8 @@ def train(config: TrainConfig, *, overwrite: bool = False, quiet: bool | None = 
     try:
         trainer.fit()
         report = measure(model, data, config, device, folder)
+    except NonFiniteLossError as error:
+        raise NonFiniteLossError(f"{error}; {_kept(folder, trainer.best)}") from None
     except KeyboardInterrupt:
         raise KeyboardInterrupt(_kept(folder, trainer.best)) from None
     metrics = _metrics(config, trainer, report, device)
@@ -139,10 +141,11 @@ def check_folder(folder: Path, overwrite: bool) -> None:
     """Find out before the training whether its result can be kept.
 
     Raises:
-        InputError: if the folder holds a finished run (without ``overwrite``) or cannot be written.
+        InputError: if the folder holds a run (without ``overwrite``) or cannot be written.
     """
-    if (folder / METRICS).exists() and not overwrite:
-        raise InputError(f"--output: {folder} holds a finished run; choose another folder or add --overwrite")
+    if (folder / BEST).exists() and not overwrite:
+        kind = "a finished" if (folder / METRICS).exists() else "an unfinished"
+        raise InputError(f"--output: {folder} holds {kind} run; choose another folder or add --overwrite")
     there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         raise InputError(f"--output: {folder} cannot be made, because {there} is not a folder one can write to")

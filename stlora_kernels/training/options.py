@@ -36,7 +36,7 @@ def parse_train(argv: Sequence[str]) -> tuple[TrainConfig, bool, bool]:
         config: Path | None = None
         """YAML file with any of the options below that are not said here"""
         overwrite: bool = False
-        """replace a finished run in the run folder"""
+        """replace the run that is in the run folder"""
         quiet: bool = False
         """no progress bar, only one line per epoch (as when stderr is not a terminal)"""
         run: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)

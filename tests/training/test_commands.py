@@ -2,6 +2,7 @@
 
 import errno
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -138,6 +139,25 @@ def test_bad_csv_is_one_line_and_nothing_is_written(change, words, tmp_path, tin
     for word in words:
         assert word in message
     assert sorted(file.name for file in tmp_path.iterdir()) == ["adj.csv", "my.csv"]
+
+
+class RunsCode:
+    """Pickled, it makes a folder of this name when it is unpickled."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.folder),)
+
+
+def test_a_graph_that_tries_to_run_code_is_refused_and_does_not(tmp_path, tiny_model, capsys):
+    graph = tmp_path / "adj.pkl"
+    graph.write_bytes(pickle.dumps([["a", "b"], {"a": 0, "b": 1}, RunsCode(tmp_path / "ran")]))
+    message = refused(capsys, train_main, *own_data(tmp_path)[:2], "--adjacency", graph, *tiny_model)
+    assert "adj.pkl" in message
+    assert not (tmp_path / "ran").exists()
+    assert not (tmp_path / "run").exists()
 
 
 def test_csv_without_a_graph_asks_for_one(tmp_path, tiny_model, capsys):

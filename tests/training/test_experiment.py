@@ -161,7 +161,7 @@ def test_a_run_is_not_tested_on_other_data(tiny, monkeypatch):
 
 
 def test_a_diverged_training_writes_nothing_when_no_epoch_was_good(tiny):
-    with pytest.raises(NonFiniteLossError):
+    with pytest.raises(NonFiniteLossError, match=r"batch 2 of 3; .*; no epoch was done, nothing was written"):
         train(replace(tiny, learning_rate=1e30))
     assert files(tiny.output) == []
 
@@ -179,6 +179,8 @@ def test_ctrl_c_keeps_the_best_so_far_and_says_so(tiny, monkeypatch):
         train(tiny)
     assert files(tiny.output) == ["best.json", "best.safetensors", "config.yaml"]
     assert evaluate_run(tiny.output).scores["lstm + ST-LoRA"].pooled.mae > 0
+    with pytest.raises(InputError, match="run holds an unfinished run"):
+        train(tiny)
 
 
 def test_ctrl_c_before_the_first_epoch_is_done_leaves_nothing(tiny, monkeypatch):
