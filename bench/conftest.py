@@ -19,14 +19,32 @@ RESULTS = Path(__file__).parent / "results" / "cpu.csv"
 
 
 @pytest.fixture
-def record(benchmark):
-    """Names a benchmark for the table: operation, shape, work, layer; flop as the shared linear layer needs them."""
+def measure(benchmark):
+    """Times one work of one layer and names it for the table.
 
-    def name(operation: str, shape: str, work: str, layer: str, flop: int) -> None:
-        benchmark.group = f"{operation} {shape} {work}"
-        benchmark.extra_info.update(operation=operation, shape=shape, work=work, layer=layer, flop=flop)
+    ``forward_flop`` is what the shared linear layer needs for the same rows: the work a user thinks of.
+    """
 
-    return name
+    def run(operation, shape, work, layer, call, leaves, forward_flop) -> None:
+        backward = work == "forward+backward"
+        for leaf in leaves:
+            leaf.requires_grad_(backward)
+        with torch.set_grad_enabled(backward):
+            grad = torch.randn_like(call(*leaves))
+
+            def once() -> None:
+                y = call(*leaves)
+                if backward:
+                    y.backward(grad)
+                    for leaf in leaves:
+                        leaf.grad = None
+
+            benchmark.group = f"{operation} {shape} {work}"
+            flop = forward_flop * (3 if backward else 1)
+            benchmark.extra_info.update(operation=operation, shape=shape, work=work, layer=layer, flop=flop)
+            benchmark.pedantic(once, rounds=15, warmup_rounds=3)
+
+    return run
 
 
 def _cpu() -> str:

@@ -69,9 +69,30 @@ STLORA_INLINE void gemm_last_rows(int64_t rows, int64_t K, Left<T> left, Matrix<
   }
 }
 
+// Rows that will be needed next, fetched little by little while a product computes.
+class Prefetch {
+ public:
+  Prefetch() = default;
+  Prefetch(const void* first, int64_t rows, int64_t stride_bytes, int64_t row_bytes)
+      : row_(static_cast<const char*>(first)), rows_(rows), stride_(stride_bytes), bytes_(row_bytes) {}
+
+  void step() {
+    if (rows_ == 0) return;
+    for (int64_t at = 0; at < bytes_; at += 64) __builtin_prefetch(row_ + at);
+    row_ += stride_;
+    --rows_;
+  }
+
+ private:
+  const char* row_ = nullptr;
+  int64_t rows_ = 0, stride_ = 0, bytes_ = 0;
+};
+
 template <typename T, int VECTORS>
-void gemm_panel(int64_t rows, int64_t K, Left<T> left, Matrix<T> right, Matrix<T> d, Matrix<T> c) {
+void gemm_panel(int64_t rows, int64_t K, Left<T> left, Matrix<T> right, Matrix<T> d, Matrix<T> c, Prefetch& next) {
   for (; rows >= kRows; rows -= kRows) {
+    next.step();
+    next.step();
     gemm_block<T, kRows, VECTORS>(K, left, right, d, c);
     left.data += kRows * left.row_stride;
     if (d.data) d.move(kRows, 0);
@@ -82,16 +103,17 @@ void gemm_panel(int64_t rows, int64_t K, Left<T> left, Matrix<T> right, Matrix<T
 
 // Columns are rounded up to whole vectors: the padding of C is overwritten.
 template <typename T>
-void gemm(int64_t rows, int64_t columns, int64_t K, Left<T> left, Matrix<T> right, Matrix<T> d, Matrix<T> c) {
+void gemm(int64_t rows, int64_t columns, int64_t K, Left<T> left, Matrix<T> right, Matrix<T> d, Matrix<T> c,
+          Prefetch next = {}) {
   for (int64_t vectors = padded<T>(columns) / lanes<T>, width; vectors > 0; vectors -= width) {
     // Two even panels rather than a wide one and a single vector, which could not keep the FMA units busy.
     width = vectors == kVectors + 1 && kVectors > 2 ? 2 : vectors < kVectors ? vectors : kVectors;
     if (width == kVectors)
-      gemm_panel<T, kVectors>(rows, K, left, right, d, c);
+      gemm_panel<T, kVectors>(rows, K, left, right, d, c, next);
     else if (width == 2)
-      gemm_panel<T, 2>(rows, K, left, right, d, c);
+      gemm_panel<T, 2>(rows, K, left, right, d, c, next);
     else
-      gemm_panel<T, 1>(rows, K, left, right, d, c);
+      gemm_panel<T, 1>(rows, K, left, right, d, c, next);
     right.move(0, width * lanes<T>);
     if (d.data) d.move(0, width * lanes<T>);
     c.move(0, width * lanes<T>);

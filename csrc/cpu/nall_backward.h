@@ -110,7 +110,7 @@ class NallBackward {
         const Schedule::Unit unit = schedule_.unit(u);
         load_unit(s, unit);
         if (merged)
-          merged_unit(s, unit, first);
+          merged_unit(s, unit, first, next(p_.x, p_.in, thread, u), next(grad_, p_.out, thread, u));
         else
           low_rank_unit(s, unit, first);
       }
@@ -123,6 +123,10 @@ class NallBackward {
       const Matrix<T> sums[] = {s.da, s.db};
       factor_sums_.deliver(thread, segment, s.slots, sums);
     });
+  }
+
+  Prefetch next(const Strided& array, int64_t features, int thread, int64_t u) const {
+    return prefetch_unit<S>(schedule_, array, features, thread, u + 1);
   }
 
   void load_unit(const NallBackwardScratch<S>& s, const Schedule::Unit& unit) const {
@@ -142,16 +146,29 @@ class NallBackward {
     for (int64_t o = 0; o < p_.out; ++o) s.dbias.data[o] += dbias[o];
   }
 
-  void merged_unit(const NallBackwardScratch<S>& s, const Schedule::Unit& unit, bool first) const {
+  void merged_unit(const NallBackwardScratch<S>& s, const Schedule::Unit& unit, bool first, Prefetch next_x,
+                   Prefetch next_g) const {
     const int64_t rows = unit.end - unit.begin;
     if (out_.x) {
-      gemm(rows, p_.in, p_.out, s.g.left(), s.merged, kNothing, s.dx);
-      store_dx(s, unit);
+      const Matrix<T> dx = dx_rows(s, unit);
+      gemm(rows, p_.in, p_.out, s.g.left(), s.merged, kNothing, dx, next_x);
+      store_dx(dx, unit);
     }
     if (factors_)
-      gemm(p_.out, p_.in, rows, s.g.transposed(), s.x, first ? kNothing : s.d, s.d);
+      gemm(p_.out, p_.in, rows, s.g.transposed(), s.x, first ? kNothing : s.d, s.d, next_g);
     else if (out_.weight)
-      gemm(p_.out, p_.in, rows, s.g.transposed(), s.x, s.dweight, s.dweight);
+      gemm(p_.out, p_.in, rows, s.g.transposed(), s.x, s.dweight, s.dweight, next_g);
+  }
+
+  // Where dX of the unit is computed: in the caller's array if that takes whole vectors and no conversion.
+  Matrix<T> dx_rows(const NallBackwardScratch<S>& s, const Schedule::Unit& unit) const {
+    if constexpr (std::is_same_v<S, T>)
+      if (p_.in % lanes<T> == 0) return {dx_out(unit, unit.begin), p_.nodes * p_.in};
+    return s.dx;
+  }
+
+  S* dx_out(const Schedule::Unit& unit, int64_t row) const {
+    return static_cast<S*>(out_.x) + (row * p_.nodes + unit.slot) * p_.in;
   }
 
   void low_rank_unit(const NallBackwardScratch<S>& s, const Schedule::Unit& unit, bool first) const {
@@ -177,7 +194,7 @@ class NallBackward {
         gemm(rows, p_.in, p_.rank, s.u.left(), s.b, kNothing, s.dx);
         gemm(rows, p_.in, p_.out, s.g.left(), s.weight, s.dx, s.dx);
       }
-      store_dx(s, unit);
+      store_dx(s.dx, unit);
     }
     if (out_.weight) gemm(p_.out, p_.in, rows, s.g.transposed(), s.x, s.dweight, s.dweight);
     if (factors_) {
@@ -187,9 +204,9 @@ class NallBackward {
     }
   }
 
-  void store_dx(const NallBackwardScratch<S>& s, const Schedule::Unit& unit) const {
-    for (int64_t row = unit.begin; row < unit.end; ++row)
-      store_row(s.dx.row(row - unit.begin), p_.in, static_cast<S*>(out_.x) + (row * p_.nodes + unit.slot) * p_.in);
+  void store_dx(Matrix<T> dx, const Schedule::Unit& unit) const {
+    if (static_cast<const void*>(dx.data) == dx_out(unit, unit.begin)) return;
+    for (int64_t row = unit.begin; row < unit.end; ++row) store_row(dx.row(row - unit.begin), p_.in, dx_out(unit, row));
   }
 
   void finish(int thread) const {

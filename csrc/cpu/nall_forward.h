@@ -8,6 +8,8 @@
 // A_p^T.
 #pragma once
 
+#include <type_traits>
+
 #include "kernels.h"
 #include "parallel.h"
 #include "scratch.h"
@@ -49,6 +51,15 @@ void activate(const NallProblem& p, T* y) {
   for (int64_t o = 0; o < p.out; ++o) y[o] = y[o] > 0 ? y[o] : y[o] * slope;
 }
 
+// The rows of a unit that this thread will need next, if it has any left.
+template <typename S>
+Prefetch prefetch_unit(const Schedule& schedule, const Strided& array, int64_t features, int thread, int64_t u) {
+  if (u >= schedule.last(thread) || array.feature != 1) return {};
+  const Schedule::Unit unit = schedule.unit(u);
+  constexpr int64_t kSize = sizeof(S);
+  return {element<S>(array, unit.begin, unit.slot), unit.end - unit.begin, array.row * kSize, features * kSize};
+}
+
 template <typename S>
 void nall_forward(const NallProblem& p, const Schedule& schedule, void* y_out) {
   using T = Compute<S>;
@@ -85,7 +96,14 @@ void nall_forward(const NallProblem& p, const Schedule& schedule, void* y_out) {
         const int64_t rows = unit.end - unit.begin;
         for (int64_t i = 0; i < rows; ++i)
           load_row(element<S>(p.x, unit.begin + i, unit.slot), p.x.feature, p.in, s.x.row(i));
-        gemm(rows, p.out, p.in, s.x.left(), merge ? s.merged_t : s.weight_t, bias, s.y);
+        // Straight into y where that has whole vectors and no conversion is due.
+        const bool direct = std::is_same_v<S, T> && p.out % lanes<T> == 0;
+        S* const y_rows = static_cast<S*>(y_out) + (unit.begin * p.nodes + unit.slot) * p.out;
+        Matrix<T> y = s.y;
+        if constexpr (std::is_same_v<S, T>)
+          if (direct) y = {y_rows, p.nodes * p.out};
+        gemm(rows, p.out, p.in, s.x.left(), merge ? s.merged_t : s.weight_t, bias, y,
+             prefetch_unit<S>(schedule, p.x, p.in, thread, u + 1));
         if (!merge) {
           Matrix<T> low_rank_x = s.x;
           if (dropout.active()) {
@@ -96,11 +114,11 @@ void nall_forward(const NallProblem& p, const Schedule& schedule, void* y_out) {
             }
           }
           gemm(rows, p.rank, p.in, low_rank_x.left(), s.b_t, nothing, s.z);
-          gemm(rows, p.out, p.rank, s.z.left(), s.a_t, s.y, s.y);
+          gemm(rows, p.out, p.rank, s.z.left(), s.a_t, y, y);
         }
         for (int64_t i = 0; i < rows; ++i) {
-          activate(p, s.y.row(i));
-          store_row(s.y.row(i), p.out, static_cast<S*>(y_out) + ((unit.begin + i) * p.nodes + unit.slot) * p.out);
+          activate(p, y.row(i));
+          if (!direct) store_row(y.row(i), p.out, y_rows + i * p.nodes * p.out);
         }
       }
     });

@@ -34,11 +34,13 @@ class Schedule {
     return {order_[u / blocks_], begin, end < rows_ ? end : rows_};
   }
 
+  int64_t last(int thread) const { return units_ * (thread + 1) / threads_; }  // the end of this thread's run
+
   // Calls f(Segment) for every adapter in the run of this thread, in order.
   template <typename F>
   void for_each_segment(int thread, F&& f) const {
-    const int64_t begin = units_ * thread / threads_, end = units_ * (thread + 1) / threads_;
-    for (int64_t u = begin; u < end;) {
+    const int64_t end = last(thread);
+    for (int64_t u = units_ * thread / threads_; u < end;) {
       const int64_t adapter = adapter_of(order_[u / blocks_]);
       const int64_t group_begin = offset_[adapter] * blocks_, group_end = offset_[adapter + 1] * blocks_;
       const int64_t last = group_end < end ? group_end : end;

@@ -19,18 +19,20 @@ inline constexpr int lanes = STLORA_VECTOR_BYTES / sizeof(T);
 template <typename T>
 struct VectorOf {
   typedef T type __attribute__((vector_size(STLORA_VECTOR_BYTES), may_alias));
+  typedef T unaligned __attribute__((vector_size(STLORA_VECTOR_BYTES), may_alias, aligned(sizeof(T))));
 };
 template <typename T>
 using Vector = typename VectorOf<T>::type;
 
+// Unaligned moves cost nothing where the address is aligned, and let a product end in the caller's own array.
 template <typename T>
-STLORA_INLINE Vector<T> load(const T* p) {  // aligned: scratch memory only
-  return *reinterpret_cast<const Vector<T>*>(__builtin_assume_aligned(p, STLORA_VECTOR_BYTES));
+STLORA_INLINE Vector<T> load(const T* p) {
+  return *reinterpret_cast<const typename VectorOf<T>::unaligned*>(p);
 }
 
 template <typename T>
 STLORA_INLINE void store(T* p, Vector<T> v) {
-  *reinterpret_cast<Vector<T>*>(__builtin_assume_aligned(p, STLORA_VECTOR_BYTES)) = v;
+  *reinterpret_cast<typename VectorOf<T>::unaligned*>(p) = v;
 }
 
 // Columns of a scratch matrix: whole vectors, and never a multiple of 512 bytes, which would map the rows of a
