@@ -18,9 +18,6 @@ def parsed(*argv: str) -> TrainConfig:
     ("argv", "expected"),
     [
         pytest.param(
-            [], TrainConfig(dataset="synthetic", backbone="lstm", stlora=True, epochs=5), id="nothing-is-the-demo"
-        ),
-        pytest.param(
             ["--dataset", "PEMS08", "--backbone", "stgcn", "--stlora"],
             TrainConfig(dataset="PEMS08", backbone="stgcn", stlora=True),
             id="name-backbone-adapter",
@@ -51,6 +48,12 @@ def parsed(*argv: str) -> TrainConfig:
 )
 def test_options(argv, expected):
     assert parsed(*argv) == expected
+
+
+def test_no_argument_at_all_is_the_demonstration_and_can_be_repeated():
+    config, overwrite, _ = parse_train([])
+    assert config == TrainConfig(dataset="synthetic", backbone="lstm", stlora=True, epochs=5, output=Path("runs/demo"))
+    assert overwrite
 
 
 def test_overwrite_and_quiet_are_of_the_call_and_not_of_the_run():
