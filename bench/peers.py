@@ -44,8 +44,16 @@ def nsp_stack_of(nall: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 def eager_and_compiled(*functions: Callable[..., Tensor]) -> dict[str, Callable[..., Tensor]]:
     """Both forms of each function, by name."""
-    forms = {}
-    for function in functions:
-        forms[function.__name__] = function
-        forms[f"{function.__name__} compiled"] = torch.compile(function, fullgraph=True)
-    return forms
+    return {f.__name__: f for f in functions} | {f"{f.__name__} compiled": _compiled(f) for f in functions}
+
+
+def _compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    compiled: list[Callable[..., Tensor]] = []
+
+    def call(*args, **kwargs) -> Tensor:
+        if not compiled:  # afresh: what was compiled for other shapes would count as a recompilation
+            torch.compiler.reset()
+            compiled.append(torch.compile(function, fullgraph=True, dynamic=False))
+        return compiled[0](*args, **kwargs)
+
+    return call
