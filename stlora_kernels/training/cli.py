@@ -5,17 +5,26 @@ from collections.abc import Callable, Sequence
 
 from stlora_kernels.errors import InputError, MissingExtraError
 
+# How torch says, in a plain RuntimeError, that there is no memory for a tensor of these sizes.
+NO_MEMORY = ("DefaultCPUAllocator", "out of memory", "Storage size calculation overflowed")
+
 
 def run(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None) -> int:
     """Call a command and return its exit code.
 
     0: done; 1: the computation failed; 2: something the user gave cannot be used; 130: stopped by Ctrl-C.
-    Whatever is wrong is said on stderr in one line.
+    Whatever is wrong is said on stderr in one line. Any other error is a bug and keeps its traceback.
     """
     try:
         main(sys.argv[1:] if argv is None else argv)
     except (InputError, MissingExtraError) as error:
         return _say(f"error: {error}", 2)
+    except (MemoryError, OverflowError) as error:
+        return _say(f"error: a size is too large for the memory here: {error or type(error).__name__}", 2)
+    except RuntimeError as error:
+        if not any(words in str(error) for words in NO_MEMORY):
+            raise
+        return _say(f"error: a size is too large for the memory here: {str(error).splitlines()[0]}", 2)
     except (ArithmeticError, OSError) as error:  # diverged; a full disk
         return _say(f"error: {error}", 1)
     except KeyboardInterrupt as stop:

@@ -10,6 +10,9 @@ from typing import Any, Literal
 
 from stlora_kernels.errors import InputError, require
 
+MAX_SIZE = 10**9  # the bytes of a matrix of two such sizes still fit into 64 bits; what memory holds is less
+MAX_SEED = 2**32 - 1  # numpy takes no larger one
+
 
 @dataclass(frozen=True)
 class SyntheticConfig:
@@ -121,13 +124,13 @@ class TrainConfig:
         """
         adapter = self.adapter
         for name in ("window", "horizon", "epochs", "batch_size", "max_batches", "step_size", "patience"):
-            _at_least(name, getattr(self, name), 1)
+            _count(name, getattr(self, name), 1)
         for name in ("blocks", "layers", "rank", "hidden"):
-            _at_least(f"adapter.{name}", getattr(adapter, name), 1)
+            _count(f"adapter.{name}", getattr(adapter, name), 1)
         for name in ("nodes", "steps"):
-            _at_least(f"synthetic.{name}", getattr(self.synthetic, name), 1)
-        _at_least("seed", self.seed, 0)
-        _at_least("synthetic.seed", self.synthetic.seed, 0)
+            _count(f"synthetic.{name}", getattr(self.synthetic, name), 1)
+        _count("seed", self.seed, 0, MAX_SEED)
+        _count("synthetic.seed", self.synthetic.seed, 0, MAX_SEED)
         for name in ("weight_decay", "clip", "gate_penalty"):
             _within(name, getattr(self, name), 0, math.inf)
         _within("learning_rate", self.learning_rate, 0, math.inf, low_open=True)
@@ -165,9 +168,11 @@ def _option(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def _at_least(name: str, value: int | None, least: int) -> None:
+def _count(name: str, value: int | None, least: int, most: int = MAX_SIZE) -> None:
     if value is not None and value < least:
         raise InputError(f"{_option(name)}: got {value}, expected an integer of at least {least}")
+    if value is not None and value > most:
+        raise InputError(f"{_option(name)}: got {value}, which is too large, expected an integer of at most {most}")
 
 
 def _within(

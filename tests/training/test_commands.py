@@ -9,6 +9,7 @@ import sys
 import time
 
 import pytest
+import torch
 
 from stlora_kernels.evaluate import main as evaluate_main
 from stlora_kernels.train import main as train_main
@@ -190,6 +191,36 @@ def test_diverging_is_exit_code_1_and_names_the_batch(tiny_options, capsys):
     assert run(train_main, [*tiny_options, "--learning-rate", "1e30", "--quiet"]) == 1
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("error: the loss is nan at epoch 1, batch 2 of")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        pytest.param(MemoryError(), id="python"),
+        pytest.param(MemoryError("Unable to allocate 7 EiB for an array"), id="numpy"),
+        pytest.param(OverflowError("int too big to convert"), id="overflow"),
+        pytest.param(RuntimeError("DefaultCPUAllocator: can't allocate memory\nmore"), id="torch-cpu"),
+        pytest.param(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB"), id="torch-gpu"),
+    ],
+)
+def test_sizes_too_large_for_memory_are_one_line(error, capsys):
+    def main(argv):
+        raise error
+
+    assert "a size is too large" in refused(capsys, main)
+
+
+def test_a_size_that_no_tensor_can_have_is_one_line(capsys):
+    assert "a size is too large" in refused(capsys, lambda argv: torch.empty(2**60, 2**10))
+
+
+@pytest.mark.parametrize("error", [RuntimeError("of torch"), ValueError("of a kernel")], ids=["torch", "kernel"])
+def test_an_error_that_is_no_users_keeps_its_traceback(error):
+    def main(argv):
+        raise error
+
+    with pytest.raises(type(error)):
+        run(main, [])
 
 
 def test_a_full_disk_is_exit_code_1_and_one_line(tiny_options, capsys, monkeypatch):
