@@ -14,6 +14,8 @@ from stlora_kernels.errors import InputError, MissingFileError, require
 
 KEY = "stlora_kernels"  # of the JSON in the safetensors header
 BEST = "best.safetensors"
+ABOUT = {"config": dict, "epoch": int, "nodes": int, "scaler": dict}  # what is read back, and its types
+CONFIG = {"backbone": str, "stlora": bool}
 
 
 @contextmanager
@@ -62,7 +64,7 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
     Raises:
         MissingFileError: if there is no such file.
-        InputError: if it is not a whole checkpoint of this package.
+        InputError: if it is not a whole checkpoint of this package, or lacks one of the keys that are read back.
     """
     safetensors = require("safetensors", "train")
     file = path / BEST if path.is_dir() else path
@@ -74,4 +76,16 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             about = json.loads((opened.metadata() or {})[KEY])
     except (safetensors.SafetensorError, KeyError, ValueError) as error:
         raise InputError(f"{file} is not a whole checkpoint of stlora_kernels: {error}") from error
+    _check_keys(about, ABOUT, f"{file}: the JSON about the checkpoint")
+    _check_keys(about["config"], CONFIG, f"{file}: the config of the checkpoint")
     return tensors, about
+
+
+def _check_keys(values: Any, kinds: Mapping[str, type], what: str) -> None:
+    if not isinstance(values, dict):
+        raise InputError(f"{what} is {type(values).__name__}, expected a mapping")
+    for key, kind in kinds.items():
+        if key not in values:
+            raise InputError(f"{what} has no {key!r}")
+        if not isinstance(values[key], kind):
+            raise InputError(f"{what} has {key!r} of type {type(values[key]).__name__}, expected {kind.__name__}")

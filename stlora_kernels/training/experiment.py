@@ -24,6 +24,7 @@ from stlora_kernels.training.trainer import Epoch, NonFiniteLossError, Trainer, 
 
 METRICS = "metrics.json"  # written last: its presence means that the run is finished
 CONFIG = "config.yaml"
+RUN_FILES = (CONFIG, BEST, Path(BEST).with_suffix(".json").name, METRICS)
 
 
 def train(config: TrainConfig, *, overwrite: bool = False, quiet: bool | None = None) -> Report:
@@ -89,7 +90,11 @@ def evaluate_run(run: Path, *, data_dir: Path | None = None, device: str | None 
         InputError: if the run, its data or the device cannot be used, or the data are not those of the run.
     """
     _, about = load_checkpoint(run)
-    config = config_from_dict(about["config"])
+    try:
+        config = config_from_dict(about["config"])
+        config.validate()
+    except InputError as error:
+        raise InputError(f"{run}: {error}") from error
     config = replace(config, data_dir=data_dir or config.data_dir, device=device or config.device)
     where = resolve_device(config.device)
     data = load_data(config)
@@ -141,11 +146,13 @@ def check_folder(folder: Path, overwrite: bool) -> None:
     """Find out before the training whether its result can be kept.
 
     Raises:
-        InputError: if the folder holds a run (without ``overwrite``) or cannot be written.
+        InputError: if the folder holds a run or a file of that name (without ``overwrite``) or cannot be written.
     """
-    if (folder / BEST).exists() and not overwrite:
-        kind = "a finished" if (folder / METRICS).exists() else "an unfinished"
-        raise InputError(f"--output: {folder} holds {kind} run; choose another folder or add --overwrite")
+    taken = [] if overwrite else [name for name in RUN_FILES if (folder / name).exists()]
+    if taken:
+        kind = "a finished run" if METRICS in taken else "an unfinished run"
+        held = kind if BEST in taken else f"{' and '.join(taken)}, which a run would replace"
+        raise InputError(f"--output: {folder} holds {held}; choose another folder or add --overwrite")
     there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         raise InputError(f"--output: {folder} cannot be made, because {there} is not a folder one can write to")

@@ -10,7 +10,12 @@ from stlora_kernels.errors import InputError, MissingFileError
 from stlora_kernels.training.checkpoint import load_checkpoint, replacing, save_checkpoint
 
 TENSORS = {"weight": torch.arange(6.0).reshape(2, 3), "count": torch.tensor(7)}
-ABOUT = {"epoch": 3, "scaler": {"mean": 54.40592829587626}, "name": "äö"}
+ABOUT = {
+    "config": {"backbone": "lstm", "stlora": False, "dataset": "äö"},
+    "epoch": 3,
+    "nodes": 5,
+    "scaler": {"mean": 54.40592829587626},
+}
 
 
 def test_round_trip_is_exact(tmp_path):
@@ -27,7 +32,7 @@ def test_round_trip_is_exact(tmp_path):
 
 def test_tied_and_strided_tensors_are_kept(tmp_path):
     whole = torch.arange(12.0).reshape(3, 4)
-    save_checkpoint(tmp_path / "best.safetensors", {"a": whole, "b": whole, "c": whole.T, "d": whole[:, 1:3]}, {})
+    save_checkpoint(tmp_path / "best.safetensors", {"a": whole, "b": whole, "c": whole.T, "d": whole[:, 1:3]}, ABOUT)
     tensors, _ = load_checkpoint(tmp_path)
     assert torch.equal(tensors["b"], whole)
     assert torch.equal(tensors["c"], whole.T)
@@ -75,6 +80,28 @@ def test_a_cut_checkpoint_is_refused(tmp_path):
     path.write_bytes(path.read_bytes()[:-3])
     with pytest.raises(InputError, match="is not a whole checkpoint"):
         load_checkpoint(path)
+
+
+def without(key):
+    return {name: value for name, value in ABOUT.items() if name != key}
+
+
+@pytest.mark.parametrize(
+    ("about", "words"),
+    [
+        pytest.param({}, "about the checkpoint has no 'config'", id="empty"),
+        pytest.param([], "about the checkpoint is list, expected a mapping", id="list"),
+        pytest.param({"config": {}}, "about the checkpoint has no 'epoch'", id="empty-config-alone"),
+        pytest.param(ABOUT | {"config": {}}, "config of the checkpoint has no 'backbone'", id="empty-config"),
+        pytest.param(ABOUT | {"config": []}, "'config' of type list, expected dict", id="config-is-a-list"),
+        *(pytest.param(without(key), f"has no '{key}'", id=f"without-{key}") for key in ABOUT),
+    ],
+)
+def test_a_checkpoint_that_lacks_what_is_read_back_is_refused(about, words, tmp_path):
+    save_checkpoint(tmp_path / "best.safetensors", TENSORS, about)
+    with pytest.raises(InputError, match=words) as error:
+        load_checkpoint(tmp_path)
+    assert "best.safetensors" in str(error.value)
 
 
 def test_tensors_of_another_program_are_refused(tmp_path):

@@ -102,6 +102,16 @@ def test_a_finished_run_is_not_overwritten_unless_told_to(tiny):
     assert len(json.loads((tiny.output / "metrics.json").read_text())["epochs"]) == 1
 
 
+@pytest.mark.parametrize("name", FINISHED)
+def test_files_of_others_are_not_overwritten_unless_told_to(name, tiny):
+    tiny.output.mkdir()
+    (tiny.output / name).write_text("mine")
+    with pytest.raises(InputError, match=r"--output: .*run holds .*--overwrite"):
+        train(tiny)
+    assert (tiny.output / name).read_text() == "mine"
+    assert files(tiny.output) == [name]
+
+
 def test_a_file_in_the_place_of_the_run_folder_is_named(tiny):
     tiny.output.write_text("")
     with pytest.raises(InputError, match=r"--output: .*run cannot be made"):
