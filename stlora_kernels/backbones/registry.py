@@ -5,6 +5,7 @@ steps_per_day, **its own)``. It maps ``x [B, T, N, F]`` to ``[B, H, N, out]``, s
 """
 
 import importlib
+import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -41,10 +42,12 @@ def build_backbone(name: str, **arguments: Any) -> nn.Module:
         arguments: handed to its constructor: the shared arguments above and its own.
 
     Raises:
-        InputError: if there is no such backbone (the message lists what there is).
+        InputError: if there is no such backbone (the message lists what there is), or what was imported cannot be
+            called with these arguments or makes no module.
     """
     if ":" in name:
         backbone = _imported(name)
+        _check_call(backbone, name, arguments)
     elif name.lower() in _BACKBONES:
         backbone = _BACKBONES[name.lower()]
     else:
@@ -56,7 +59,17 @@ def build_backbone(name: str, **arguments: Any) -> nn.Module:
     return model
 
 
-def _imported(name: str) -> Callable[..., Any]:
+def _check_call(backbone: Any, name: str, arguments: dict[str, Any]) -> None:
+    """Refuse what cannot be called so, before the call: a TypeError from inside a backbone is a bug to be shown."""
+    if not callable(backbone):
+        raise InputError(f"backbone: {name!r} is a {type(backbone).__name__}, expected a class that makes a backbone")
+    try:
+        inspect.signature(backbone).bind(**arguments)
+    except (TypeError, ValueError) as error:  # ValueError: it has no signature, as some built-in functions have none
+        raise InputError(f"backbone: {name!r} cannot be called with {', '.join(arguments)}: {error}") from error
+
+
+def _imported(name: str) -> Any:
     module, _, attribute = name.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)

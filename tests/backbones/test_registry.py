@@ -88,6 +88,10 @@ def test_a_class_of_ones_own_is_imported(own_backbones):
     [
         ("no_such_module:Model", r"'no_such_module:Model' cannot be imported: No module named"),
         ("own_backbones:Missing", r"'own_backbones:Missing' cannot be imported: .*no attribute 'Missing'"),
+        ("os:path", r"'os:path' is a module, expected a class that makes a backbone"),
+        ("math:sqrt", r"'math:sqrt' cannot be called with num_nodes, .*: .*argument"),
+        ("builtins:dict.fromkeys", r"'builtins:dict.fromkeys' cannot be imported"),
+        ("builtins:min", r"'builtins:min' cannot be called with num_nodes, .*: no signature"),
         (":Model", r"':Model' cannot be imported"),
         ("own_backbones:not_a_module", r"'own_backbones:not_a_module' made a int, expected a torch.nn.Module"),
     ],
