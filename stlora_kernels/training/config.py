@@ -41,7 +41,7 @@ class AdapterConfig:
     alpha: float = 1.0
     """multiplier of the low-rank path"""
     dropout: float = 0.1
-    """on the input of the low-rank path, in [0, 1)"""
+    """at the end of sigma in every layer of the node-specific predictors, in [0, 1)"""
     temporal: Literal["fold", "step"] = "fold"
     """fold: one convolution spans the window; step: one at every step (needs window = horizon)"""
     factor: Literal["node", "node_b", "core", "shared"] = "node"

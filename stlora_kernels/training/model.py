@@ -15,6 +15,8 @@ from stlora_kernels.ops.dispatch import available_backends
 from stlora_kernels.training.checkpoint import load_checkpoint
 from stlora_kernels.training.config import TrainConfig
 
+DEVICE_TYPES = ("cpu", "cuda", "mps", "xpu")
+
 
 def resolve_device(name: str) -> torch.device:
     """The device of that name; "auto": a GPU where there is one.
@@ -24,14 +26,15 @@ def resolve_device(name: str) -> torch.device:
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    # Before torch sees it: torch knows more types, most of them without kernels or without numbers.
+    if name.partition(":")[0] not in DEVICE_TYPES:
+        raise InputError(f"--device: got {name!r}, expected auto or one of {', '.join(DEVICE_TYPES)}")
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"--device: got {name!r}, which cannot be used here: {reason}") from error
-    if device.type == "meta":
-        raise InputError("--device: got 'meta', which holds no numbers; expected auto, cpu or cuda")
     return device
 
 

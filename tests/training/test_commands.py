@@ -82,6 +82,7 @@ def test_help_says_every_option_and_its_default(name):
         pytest.param("--adapter.rank 0", ["--adapter.rank", "0"], id="zero-rank"),
         pytest.param("--device gpu", ["--device", "'gpu'"], id="no-such-device"),
         pytest.param("--device meta", ["--device", "'meta'"], id="device-without-numbers"),
+        pytest.param("--device mkldnn", ["--device", "'mkldnn'", "cpu, cuda, mps, xpu"], id="device-without-kernels"),
         pytest.param("--backend fast", ["--backend", "'fast'", "reference"], id="unknown-kernel-backend"),
         pytest.param(
             "--stlora --adapter.temporal step --horizon 6", ["step", "12", "6"], id="step-needs-window-equal-horizon"
