@@ -1,5 +1,6 @@
 """From one series to batches: windows are cut out of a single array when they are asked for, never stored."""
 
+import logging
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Literal, NamedTuple, TypeVar
@@ -8,8 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stlora_kernels.data.sensor_data import SensorData
+from stlora_kernels.data.sensor_data import SECONDS_PER_DAY, SensorData
 from stlora_kernels.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 ArrayOrTensor = TypeVar("ArrayOrTensor", np.ndarray, Tensor)
 
@@ -117,6 +120,9 @@ class ForecastData:
     are shares of the steps, and every window lies wholly inside its part. Training and validation get
     ``round(share * total)``, test gets the rest.
 
+    Windows that cross a gap in time are kept, because the published window counts have them (PEMS-BAY's hour of
+    daylight saving); a warning says how many there are. Rows of NaN for the missing steps close a gap.
+
     The scaler is fitted on the inputs of the training windows only, zeros included and NaN left out, as the
     published scalers are: every step counts as often as it occurs in training windows.
 
@@ -165,6 +171,7 @@ class ForecastData:
             horizon,
         )
         self.train, self.val, self.test = (Windows(series, start, stop) for start, stop in parts)
+        _warn_of_gaps(data, window + horizon, parts)
 
 
 def _split_windows(
@@ -188,6 +195,22 @@ def _split_windows(
             f"training, validation and test (split {split} by {split_by})"
         )
     return [(start, start + size) for start, size in zip(starts, sizes, strict=True)]
+
+
+def _warn_of_gaps(data: SensorData, length: int, parts: list[tuple[int, int]]) -> None:
+    """Say how many windows of ``length`` steps take the steps before and after a gap for neighbours."""
+    step = SECONDS_PER_DAY // data.steps_per_day
+    gap = np.diff(data.times).astype(np.int64) > step  # [S-1]
+    if not gap.any():
+        return
+    gaps_before = np.concatenate([[0], np.cumsum(gap)])  # [S]
+    crossing = gaps_before[length - 1 :] > gaps_before[: len(gaps_before) - length + 1]  # [S - length + 1]
+    count = sum(int(crossing[start:stop].sum()) for start, stop in parts)
+    if count:
+        logger.warning(
+            "%s: %d of %d windows cross %d gap(s) in time and are kept; rows of NaN for the missing steps close a gap",
+            *(data.name, count, sum(stop - start for start, stop in parts), gap.sum()),
+        )
 
 
 def _fit_scaler(name: str, values: np.ndarray, start: int, stop: int, window: int) -> Scaler:

@@ -237,3 +237,26 @@ def test_training_inputs_without_information_are_refused(make_data, training, me
     values[:40] = training
     with pytest.raises(InputError, match=message):
         ForecastData(make_data(60, values=values))
+
+
+def with_gap(steps: int, after: int) -> np.ndarray:
+    """Times of 5 minutes, with one week missing after so many steps."""
+    step = np.arange(steps) + np.where(np.arange(steps) < after, 0, 7 * 288)
+    return np.datetime64("2024-01-01T00:00:00", "s") + step * np.timedelta64(300, "s")
+
+
+@pytest.mark.parametrize(
+    ("after", "count"), [(30, 4), (1, 1), (59, 1)], ids=["in-the-middle", "after-the-first", "before-the-last"]
+)
+def test_windows_across_a_gap_in_time_are_kept_and_counted(make_data, caplog, after, count):
+    data = ForecastData(make_data(times=with_gap(60, after)), window=3, horizon=2)
+    assert sum(len(part) for part in (data.train, data.val, data.test)) == 56
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert f"small: {count} of 56 windows cross 1 gap(s) in time" in caplog.text
+    assert "rows of NaN" in caplog.text
+
+
+def test_a_gap_between_parts_and_no_gap_at_all_are_not_warned_of(make_data, caplog):
+    ForecastData(make_data(times=with_gap(60, 36)), window=3, horizon=2, split_by="steps")
+    ForecastData(make_data(), window=3, horizon=2)
+    assert not caplog.text
