@@ -141,7 +141,8 @@ def _data_folder(data_dir: str | Path | None) -> Path:
     if not folder:
         raise MissingFileError("no data directory: give data_dir (--data-dir) or set STLORA_DATA")
     if not Path(folder).is_dir():
-        raise MissingFileError(f"the data directory {Path(folder).absolute()} is not there")
+        wrong = "is not a folder" if Path(folder).exists() else "is not there"
+        raise MissingFileError(f"the data directory {Path(folder).absolute()} {wrong}")
     return Path(folder)
 
 

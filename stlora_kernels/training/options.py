@@ -132,6 +132,8 @@ def _as_arguments(values: dict[Any, Any], prefix: str = "") -> list[str]:
     arguments: list[str] = []
     for key, value in values.items():
         name = f"{prefix}{str(key).replace('_', '-')}"
+        if name in ("help", "h") or name.startswith("tyro-"):  # the parser's own options, which end the program
+            raise InputError(f"--{name} is no key of a configuration (see --help)")
         if isinstance(value, dict):
             arguments += _as_arguments(value, f"{name}.")
         else:

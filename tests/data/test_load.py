@@ -77,6 +77,8 @@ def test_data_folder_comes_from_the_environment(pems_folder, monkeypatch):
     assert load_dataset("PEMS08").num_nodes == 170
     with pytest.raises(MissingFileError, match="elsewhere is not there"):
         load_dataset("PEMS08", pems_folder / "elsewhere")
+    with pytest.raises(MissingFileError, match=r"PEMS08\.npz is not a folder"):
+        load_dataset("PEMS08", pems_folder / "PEMS08.npz")
 
 
 def test_a_shorter_npz_is_taken_for_the_end_of_the_set_and_says_so(pems_folder, caplog):

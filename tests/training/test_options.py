@@ -151,6 +151,8 @@ def test_wrong_options_are_named_with_what_was_given_and_expected(argv, words, c
         pytest.param("epochs: true\n", ["--epochs", "'True'", "INT"], id="bool-for-a-number"),
         pytest.param("stlora: 1\n", ["--stlora", "'1'", "True", "False"], id="number-for-a-bool"),
         pytest.param("epochs:\n", ["--epochs", "'None'", "INT"], id="nothing-for-a-number"),
+        pytest.param("help: true\n", ["--help is no key"], id="help"),
+        pytest.param("tyro_print_completion: bash\n", ["--tyro-print-completion is no key"], id="completion"),
         pytest.param("adapter: 4\n", ["--adapter"], id="number-for-a-group"),
         pytest.param("- epochs\n", ["list", "expected a mapping"], id="list"),
         pytest.param("", ["NoneType", "expected a mapping"], id="empty"),

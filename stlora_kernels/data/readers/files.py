@@ -54,6 +54,8 @@ def parse_numbers(cells: list[str], columns: list[str], path: Path, line: int) -
     """
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, which SensorData reports
         try:
+            if "_" in "".join(cells):  # Python and numpy read 1_00 as 100
+                raise ValueError("underscore")
             return np.array(cells, dtype=np.float32)
         except ValueError:  # a missing value, perhaps; look at each cell
             numbers = [_number(cell, column, path, line) for cell, column in zip(cells, columns, strict=True)]
@@ -61,11 +63,12 @@ def parse_numbers(cells: list[str], columns: list[str], path: Path, line: int) -
 
 
 def is_number(cell: str) -> bool:
+    """Whether a cell is a number as people write it: not 1_00, which Python reads as 100."""
     try:
         float(cell)
     except ValueError:
         return False
-    return True
+    return "_" not in cell
 
 
 def _number(cell: str, column: str, path: Path, line: int) -> float:

@@ -151,4 +151,10 @@ def _edges(rows: Rows, path: Path) -> Edges:
     if bad.any():
         line, cells = rows[int(bad.argmax())]
         raise InputError(f"{path}, line {line}, column 3: {cells[2]!r}, expected a finite number >= 0")
+    known: dict[tuple[str, str], float] = {}
+    for (line, (source, target, _)), value in zip(rows, number.tolist(), strict=True):
+        if known.setdefault((source, target), value) != value:  # the same again is harmless; PEMS08's file has such
+            raise InputError(
+                f"{path}, line {line}: edge {source},{target} is {value:g} here and {known[source, target]:g} before"
+            )
     return Edges(path, [cells[0] for _, cells in rows], [cells[1] for _, cells in rows], number)

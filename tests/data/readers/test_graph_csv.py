@@ -37,6 +37,11 @@ def test_every_table_gives_the_same_graph(tmp_path, lines):
     assert graph.tolist() == WEIGHTS
 
 
+def test_the_same_edge_twice_is_harmless(tmp_path):
+    path = write(tmp_path / "g.csv", "from,to,weight", "a,b,1", "b,a,0.5", "a,b,1.0", "b,c,2")
+    assert read_graph_csv(path, IDS).tolist() == WEIGHTS
+
+
 def test_numeric_ids_in_a_header_are_matched_too(tmp_path):
     path = write(tmp_path / "g.csv", "20,10", "0,5", "0,0")
     assert read_graph_csv(path, ("10", "20")).tolist() == [[0, 0], [5, 0]]
@@ -81,6 +86,9 @@ def test_losing_a_sensors_last_edge_to_the_kernel_is_said(tmp_path, caplog):
         pytest.param(["from,to,weight", "a,b,-1"], "line 2, column 3: '-1'", id="negative"),
         pytest.param(["from,to,weight", "a,b,"], "line 2, column 3: ''", id="missing"),
         pytest.param(["from,to,weight", "a,b,inf"], "line 2, column 3: 'inf'", id="infinite"),
+        pytest.param(
+            ["from,to,weight", "a,b,1", "a,b,7"], "line 3: edge a,b is 7 here and 1 before", id="edge-of-two-weights"
+        ),
         pytest.param(["from,to,length", "a,b,1"], "columns from,to,length", id="unknown-third-column"),
         pytest.param(["from,to,weight,x", "a,b,1,2"], "columns from,to,weight,x", id="four-columns"),
         pytest.param(

@@ -50,6 +50,7 @@ def test_spreadsheet_habits_do_no_harm(tmp_path):
         pytest.param(["t,a,b", "2015-01-01,1,2", "2015-01-02,1"], "line 3: 2 cells, expected 3", id="short-row"),
         pytest.param(["t,a,b", "2015-01-01,1,2,3"], "line 2: 4 cells, expected 3", id="long-row"),
         pytest.param(["t,a,b", "2015-01-01,1,2", "2015-01-02,1,x"], "line 3, column b: 'x' is not a number", id="text"),
+        pytest.param(["t,a", "2015-01-01,1_00"], "line 2, column a: '1_00' is not a number", id="underscore"),
         pytest.param(["t,a,b", "", "2015-01-01,1,1;5"], "line 3, column b: '1;5' is not", id="after-a-blank-line"),
         pytest.param(["t,a", "2015-01-01,1", "soon,1"], "line 3, column 1: 'soon' is not a time", id="no-time"),
         pytest.param(["t,a", "soon,1"], "line 2, column 1: 'soon' is not a time", id="no-time-at-all"),
