@@ -1,6 +1,6 @@
 """Builds ``stlora_kernels._C`` with CMake and ninja; everything else stands in pyproject.toml.
 
-Without a C++ compiler the package installs as pure Python and runs on its reference backend.
+Without a C++ compiler, or on another system than Linux, the package installs as pure Python and runs on its reference backend.
 Environment: ``CXX`` and ``CMAKE_ARGS`` as usual; ``STLORA_CUDA`` = ``auto``, ``on`` or ``off``: whether to build CUDA
 kernels (this version has none yet, so ``on`` fails).
 """
@@ -16,6 +16,13 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent.resolve()
+
+
+def why_not_native() -> str | None:
+    """Why the kernels cannot be built here, or None if they can."""
+    if not sys.platform.startswith("linux"):
+        return f"the kernels are built on Linux, and this is {sys.platform}"
+    return None if has_compiler() else "no C++ compiler found"
 
 
 def has_compiler() -> bool:
@@ -43,11 +50,12 @@ class CMakeBuild(build_ext):
 
     def run(self) -> None:
         check_cuda()
-        if has_compiler():
+        reason = why_not_native()
+        if reason is None:
             super().run()
         else:
             self.extensions = []
-            self.warn("no C++ compiler found: installing stlora_kernels without its fast kernels")
+            self.warn(f"{reason}: installing stlora_kernels without its fast kernels")
 
     def build_extension(self, extension: Extension) -> None:
         target = Path(self.get_ext_fullpath(extension.name)).resolve()

@@ -2,12 +2,15 @@
 
 import argparse
 import platform
+import sys
+from collections.abc import Sequence
 
 import numpy
 import torch
 
 import stlora_kernels as sk
 from stlora_kernels.ops import dispatch, native
+from stlora_kernels.training.cli import run
 
 
 def lines() -> list[str]:
@@ -16,6 +19,8 @@ def lines() -> list[str]:
         f"stlora_kernels {sk.__version__}, Python {platform.python_version()}, {platform.platform()}",
         f"torch {torch.__version__}, numpy {numpy.__version__}, {torch.get_num_threads()} threads",
     ]
+    if asked_for := dispatch.preferred():
+        report.append(f"backend asked for by STLORA_BACKEND: {asked_for}")
     devices = ["cpu"] + ["cuda"] * torch.cuda.is_available()
     for device in devices:
         for name in dispatch.BACKENDS:
@@ -32,10 +37,11 @@ def lines() -> list[str]:
     return report
 
 
-def main() -> None:
-    argparse.ArgumentParser(prog="python -m stlora_kernels.info", description=__doc__).parse_args()
+def main(argv: Sequence[str]) -> None:
+    """Print the report."""
+    argparse.ArgumentParser(prog="python -m stlora_kernels.info", description=__doc__).parse_args(argv)
     print(*lines(), sep="\n")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run(main))

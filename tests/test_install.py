@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import time
 import zipfile
 from pathlib import Path
@@ -12,20 +13,23 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-SOURCES = ("stlora_kernels", "csrc", "python", "setup.py", "pyproject.toml", "CMakeLists.txt", "README.md", "LICENSE")
-
 pytestmark = pytest.mark.slow
 
 
-def wheel_of(folder: Path, **env: str) -> subprocess.CompletedProcess:
-    """Build a wheel from a copy of the sources as they are now, without anything built before."""
-    source = folder / "source"
-    for name in SOURCES:
-        if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
-        else:
-            source.mkdir(exist_ok=True, parents=True)
-            shutil.copy(ROOT / name, source)
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory):
+    """The source distribution, so that what it lacks is missed."""
+    folder = tmp_path_factory.mktemp("sdist")
+    code = f"import setuptools.build_meta as backend; backend.build_sdist({str(folder)!r})"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True)
+    return next(folder.glob("*.tar.gz"))
+
+
+def wheel_of(sdist: Path, folder: Path, **env: str) -> subprocess.CompletedProcess:
+    """Build a wheel from the source distribution."""
+    with tarfile.open(sdist) as archive:
+        archive.extractall(folder, filter="data")
+    (source,) = folder.glob("stlora_kernels-*")
     command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-v", "-w", str(folder), "."]
     clean = {k: v for k, v in os.environ.items() if k not in ("STLORA_CUDA", "CXX", "CMAKE_ARGS")}
     return subprocess.run(command, cwd=source, env=clean | env, capture_output=True, text=True)
@@ -42,10 +46,10 @@ def installed(folder: Path, code: str) -> subprocess.CompletedProcess:
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory):
+def built(sdist, tmp_path_factory):
     folder = tmp_path_factory.mktemp("wheel")
     start = time.perf_counter()
-    result = wheel_of(folder, CMAKE_ARGS="-DCMAKE_EXPORT_COMPILE_COMMANDS=ON")
+    result = wheel_of(sdist, folder, CMAKE_ARGS="-DCMAKE_EXPORT_COMPILE_COMMANDS=ON")
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
     return folder, time.perf_counter() - start
 
@@ -81,8 +85,8 @@ def test_no_code_is_built_for_this_machine_alone(built):
         assert not flags or "-DSTLORA_ISA=avx" in entry["command"]
 
 
-def test_without_a_compiler_the_package_installs_and_runs_on_the_reference(tmp_path):
-    result = wheel_of(tmp_path, CXX="/no/such/compiler")
+def test_without_a_compiler_the_package_installs_and_runs_on_the_reference(sdist, tmp_path):
+    result = wheel_of(sdist, tmp_path, CXX="/no/such/compiler")
     assert result.returncode == 0, result.stderr
     assert "no C++ compiler found: installing stlora_kernels without its fast kernels" in result.stdout + result.stderr
     code = "import torch, stlora_kernels as sk; print(sk.FusedNALL(3, 4, 5)(torch.ones(2, 3, 4)).shape)"
@@ -98,21 +102,34 @@ def test_without_a_compiler_the_package_installs_and_runs_on_the_reference(tmp_p
         ("yes", "error: STLORA_CUDA: got 'yes', expected auto, on or off"),
     ],
 )
-def test_a_cuda_choice_that_cannot_be_met_stops_the_build(tmp_path, choice, message):
+def test_a_cuda_choice_that_cannot_be_met_stops_the_build(sdist, tmp_path, choice, message):
     # A PATH with the compiler and without nvcc.
     for tool in ("c++", "g++", "cmake", "ninja"):
         if found := shutil.which(tool):
             (tmp_path / tool).symlink_to(found)
-    result = wheel_of(tmp_path, STLORA_CUDA=choice, PATH=str(tmp_path))
+    result = wheel_of(sdist, tmp_path, STLORA_CUDA=choice, PATH=str(tmp_path))
     assert result.returncode != 0
     assert message in result.stdout + result.stderr
 
 
-def test_cuda_off_never_looks_for_nvcc(tmp_path):
+def test_cuda_off_never_looks_for_nvcc(sdist, tmp_path):
     fake = tmp_path / "bin"
     fake.mkdir()
     (fake / "nvcc").write_text(f"#!/bin/sh\ntouch {tmp_path}/called\n")
     (fake / "nvcc").chmod(0o755)
-    result = wheel_of(tmp_path, STLORA_CUDA="off", PATH=f"{fake}:{os.environ['PATH']}", CXX="/no/such/compiler")
+    result = wheel_of(sdist, tmp_path, STLORA_CUDA="off", PATH=f"{fake}:{os.environ['PATH']}", CXX="/no/such/compiler")
     assert result.returncode == 0, result.stderr
     assert not (tmp_path / "called").exists()
+
+
+def test_code_for_one_instruction_set_cannot_be_linked_into_another(built):
+    """A weak symbol outside the set's own namespace could stand in for the baseline's and crash older machines."""
+    folder, _ = built
+    checked = 0
+    for file in folder.rglob("stlora_avx*.dir/**/*.o"):
+        names = subprocess.run(["nm", "-C", "--defined-only", file], capture_output=True, text=True, check=True).stdout
+        for line in names.splitlines():
+            _, kind, name = line.split(maxsplit=2)
+            checked += 1
+            assert kind not in "WVu" or "stlora::cpu::avx" in name, f"{file.name}: {name}"
+    assert checked

@@ -1,4 +1,4 @@
-// C [rows, columns] = D [rows, columns] + L [rows, K] * R [K, columns] on scratch memory.
+// C [rows, columns] = D [rows, columns] + L [rows, K] * R [K, columns].
 //
 // A micro-kernel owns a block of kRows x kVectors vectors of C in registers and walks along K: one vector load per
 // column vector of R, one broadcast per row of L. Matrices are row-major with padded rows (vector.h); L is read element
@@ -101,7 +101,7 @@ void gemm_panel(int64_t rows, int64_t K, Left<T> left, Matrix<T> right, Matrix<T
   gemm_last_rows<T, VECTORS>(rows, K, left, right, d, c);
 }
 
-// Columns are rounded up to whole vectors: the padding of C is overwritten.
+// Columns are rounded up to whole vectors: unless they are a multiple of lanes<T>, C must be padded scratch.
 template <typename T>
 void gemm(int64_t rows, int64_t columns, int64_t K, Left<T> left, Matrix<T> right, Matrix<T> d, Matrix<T> c,
           Prefetch next = {}) {

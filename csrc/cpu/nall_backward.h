@@ -139,7 +139,7 @@ class NallBackward {
       load_row(element<S>(grad_, row, unit.slot), grad_.feature, p_.out, g);
       if (p_.activation != Activation::none) {
         const S* y = y_ + (row * p_.nodes + unit.slot) * p_.out;
-        for (int64_t o = 0; o < p_.out; ++o) g[o] = widen(y[o]) > 0 ? g[o] : g[o] * slope;
+        for (int64_t o = 0; o < p_.out; ++o) g[o] = widen(y[o]) > 0 ? g[o] : slope == 0 ? T(0) : g[o] * slope;
       }
       for (int64_t o = 0; o < p_.out; ++o) dbias[o] += g[o];
     }
@@ -179,7 +179,7 @@ class NallBackward {
       for (int64_t i = 0; i < rows; ++i) {
         T *mask = s.mask.row(i), *dropped = s.dropped.row(i);
         dropout_.factors(element_index(p_, unit.begin + i, unit.slot), p_.in, mask);
-        for (int64_t j = 0; j < p_.in; ++j) dropped[j] = s.x.row(i)[j] * mask[j];
+        drop_row(s.x.row(i), mask, p_.in, dropped);
         for (int64_t j = p_.in; j < padded<T>(p_.in); ++j) dropped[j] = 0;
       }
     }
@@ -189,7 +189,8 @@ class NallBackward {
         gemm(rows, p_.in, p_.out, s.g.left(), s.weight, kNothing, s.dx);
         gemm(rows, p_.in, p_.rank, s.u.left(), s.b, kNothing, s.low_rank_dx);
         for (int64_t i = 0; i < rows; ++i)
-          for (int64_t j = 0; j < p_.in; ++j) s.dx.row(i)[j] += s.mask.row(i)[j] * s.low_rank_dx.row(i)[j];
+          for (int64_t j = 0; j < p_.in; ++j)
+            s.dx.row(i)[j] += s.mask.row(i)[j] == 0 ? T(0) : s.mask.row(i)[j] * s.low_rank_dx.row(i)[j];
       } else {
         gemm(rows, p_.in, p_.rank, s.u.left(), s.b, kNothing, s.dx);
         gemm(rows, p_.in, p_.out, s.g.left(), s.weight, s.dx, s.dx);

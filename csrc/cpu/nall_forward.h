@@ -44,11 +44,13 @@ struct NallForwardScratch {
         y(cut.matrix<T>(kRowBlock, p.out)) {}
 };
 
+// y > 0 ? y : y * slope, but without 0 * inf for relu; NaN stays NaN.
 template <typename T>
 void activate(const NallProblem& p, T* y) {
-  if (p.activation == Activation::none) return;
-  const T slope = p.activation == Activation::relu ? T(0) : T(p.negative_slope);
-  for (int64_t o = 0; o < p.out; ++o) y[o] = y[o] > 0 ? y[o] : y[o] * slope;
+  if (p.activation == Activation::relu)
+    for (int64_t o = 0; o < p.out; ++o) y[o] = y[o] <= 0 ? T(0) : y[o];
+  if (p.activation == Activation::leaky_relu)
+    for (int64_t o = 0; o < p.out; ++o) y[o] = y[o] > 0 ? y[o] : y[o] * T(p.negative_slope);
 }
 
 // The rows of a unit that this thread will need next, if it has any left.
@@ -110,7 +112,7 @@ void nall_forward(const NallProblem& p, const Schedule& schedule, void* y_out) {
             low_rank_x = s.dropped;
             for (int64_t i = 0; i < rows; ++i) {
               dropout.factors(element_index(p, unit.begin + i, unit.slot), p.in, s.dropped.row(i));
-              for (int64_t j = 0; j < p.in; ++j) s.dropped.row(i)[j] *= s.x.row(i)[j];
+              drop_row(s.x.row(i), s.dropped.row(i), p.in, s.dropped.row(i));
             }
           }
           gemm(rows, p.rank, p.in, low_rank_x.left(), s.b_t, nothing, s.z);

@@ -14,7 +14,8 @@ Schedule schedule(const NspProblem& p, int threads) {
 
 int64_t nsp_chunk(const NspProblem& p) {
   constexpr int64_t kBytes = 256 << 10;  // a quarter to half of the L2 cache of today's cores
-  const int64_t rows = kBytes / (p.features * int64_t(p.dtype == DType::f64 ? sizeof(double) : sizeof(float)));
+  const int64_t rows =
+      kBytes / ((p.features > 0 ? p.features : 1) * int64_t(p.dtype == DType::f64 ? sizeof(double) : sizeof(float)));
   const int64_t tiles = rows / kRowBlock > 1 ? rows / kRowBlock : 1, needed = (p.rows + kRowBlock - 1) / kRowBlock;
   return kRowBlock * (tiles < needed ? tiles : needed > 1 ? needed : 1);
 }

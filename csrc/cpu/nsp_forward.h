@@ -5,6 +5,8 @@
 // residual is the addend of the product, so that it costs nothing. h is read once, y written once.
 #pragma once
 
+#include <vector>
+
 #include "kernels.h"
 #include "parallel.h"
 #include "scratch.h"
@@ -99,11 +101,12 @@ void nsp_forward(const NspProblem& p, const Schedule& schedule, void* y, void* s
   const int64_t D = p.features;
   Cutter count(nullptr);
   NspForwardScratch<T> needed(count, p, schedule.row_block());
-  char* slab = scratch_slab(count.used() * size_t(schedule.threads()));
+  Cutter cut(scratch_slab(count.used() * size_t(schedule.threads())));
+  std::vector<NspForwardScratch<T>> scratch;  // by thread; made here, where running out of memory can still be thrown
+  for (int t = 0; t < schedule.threads(); ++t) scratch.emplace_back(cut, p, schedule.row_block());
 
   parallel(schedule.threads(), [&](int thread) {
-    Cutter cut(slab + count.used() * size_t(thread));
-    const NspForwardScratch<T> s(cut, p, schedule.row_block());
+    const NspForwardScratch<T>& s = scratch[size_t(thread)];
     for (int64_t l = 0; l < p.depth; ++l) {
       const NspLayer& layer = p.layers[l];
       load_transposed(static_cast<const S*>(layer.weight), D, D, T(1), s.weight_t[size_t(l)]);

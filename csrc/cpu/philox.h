@@ -101,4 +101,10 @@ class Dropout {
   T scale_;
 };
 
+// to = from * factors, and 0 where the factor is 0, whatever stood there: dropping an infinity must not make a NaN.
+template <typename T>
+STLORA_INLINE void drop_row(const T* from, const T* factors, int64_t count, T* to) {
+  for (int64_t j = 0; j < count; ++j) to[j] = factors[j] == 0 ? T(0) : from[j] * factors[j];
+}
+
 }  // namespace stlora::cpu::STLORA_ISA

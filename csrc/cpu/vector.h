@@ -51,7 +51,9 @@ constexpr int64_t leading_dimension(int64_t columns) {
 struct bf16 {
   uint16_t bits;
 };
-using f16 = _Float16;
+struct f16 {  // IEEE half; _Float16 is not in every compiler
+  uint16_t bits;
+};
 
 template <typename S>
 struct ComputeOf {
@@ -74,6 +76,14 @@ STLORA_INLINE Compute<S> widen(S value) {
 }
 STLORA_INLINE float widen(bf16 value) { return __builtin_bit_cast(float, uint32_t(value.bits) << 16); }
 
+STLORA_INLINE float widen(f16 value) {
+  const uint32_t sign = uint32_t(value.bits & 0x8000) << 16, rest = uint32_t(value.bits & 0x7FFF) << 13;
+  // Scaling by 2^112 moves the exponent to float's bias and makes subnormals normal; inf and NaN have all bits set.
+  const float scaled = __builtin_bit_cast(float, rest) * 0x1p112f;
+  const uint32_t bits = rest >= 0x0F800000 ? rest | 0x7F800000 : __builtin_bit_cast(uint32_t, scaled);
+  return __builtin_bit_cast(float, bits | sign);
+}
+
 template <typename S>
 STLORA_INLINE S narrow(Compute<S> value) {
   return S(value);
@@ -83,6 +93,19 @@ STLORA_INLINE bf16 narrow<bf16>(float value) {  // to nearest, ties to even; NaN
   const uint32_t bits = __builtin_bit_cast(uint32_t, value);
   const uint32_t rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16;
   return {uint16_t(value != value ? 0x7FC0 : rounded)};
+}
+
+template <>
+STLORA_INLINE f16 narrow<f16>(float value) {  // to nearest, ties to even; NaN stays NaN
+  const uint32_t all = __builtin_bit_cast(uint32_t, value), sign = all >> 16 & 0x8000, bits = all & 0x7FFFFFFF;
+  uint32_t half;
+  if (bits >= 0x47800000)  // 65536 and more: infinity; what rounds up to it carries there by itself below
+    half = bits > 0x7F800000 ? 0x7E00 : 0x7C00;
+  else if (bits < 0x38800000)  // subnormal: the addition rounds at the last bit of a half
+    half = __builtin_bit_cast(uint32_t, __builtin_bit_cast(float, bits) + 0.5f) - 0x3F000000;
+  else
+    half = (bits - 0x38000000 + 0xFFF + (bits >> 13 & 1)) >> 13;
+  return {uint16_t(half | sign)};
 }
 
 }  // namespace stlora::cpu::STLORA_ISA

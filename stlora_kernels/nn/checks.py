@@ -2,16 +2,16 @@
 
 from numbers import Integral
 
-import torch
 from torch import Tensor
 
 from stlora_kernels.errors import InputError
+from stlora_kernels.ops.nall import autocast_is_on
 
 
 def check_sizes(**sizes: int) -> None:
     """Raise InputError unless every named size is a positive integer."""
     for name, size in sizes.items():
-        if not isinstance(size, Integral) or size < 1:
+        if isinstance(size, bool) or not isinstance(size, Integral) or size < 1:
             raise InputError(f"{name}: got {size!r}, expected an integer of at least 1")
 
 
@@ -23,7 +23,7 @@ def check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
 
 def check_probability(name: str, value: float) -> None:
     """Raise InputError unless ``value`` is in [0, 1)."""
-    if not 0.0 <= value < 1.0:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.0 <= value < 1.0:
         raise InputError(f"{name}: got {value!r}, expected a probability in [0, 1)")
 
 
@@ -41,5 +41,5 @@ def check_signal(name: str, x: Tensor, steps: int, num_nodes: int | None, featur
         raise InputError(f"{name}: got shape {list(x.shape)}, expected {expected}")
     if x.device != like.device:
         raise InputError(f"{name}: got a tensor on {x.device}, expected {like.device} like the model")
-    if x.dtype != like.dtype and not torch.is_autocast_enabled(x.device.type):
+    if x.dtype != like.dtype and not autocast_is_on(x):
         raise InputError(f"{name}: got dtype {x.dtype}, expected {like.dtype} like the model")

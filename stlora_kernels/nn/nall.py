@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stlora_kernels.errors import InputError
 from stlora_kernels.nn.checks import check_choice, check_probability, check_sizes
-from stlora_kernels.ops.nall import ACTIVATIONS, nall
+from stlora_kernels.ops import dispatch
+from stlora_kernels.ops.nall import ACTIVATIONS, check_number, nall
 
 FACTORS = ("node", "node_b", "core", "shared")
 
@@ -72,8 +72,8 @@ class NALL(nn.Module):
         check_probability("dropout", dropout)
         check_choice("factor", factor, FACTORS)
         check_choice("activation", activation, (None, *ACTIVATIONS))
-        if negative_slope < 0:
-            raise InputError(f"negative_slope: got {negative_slope}, expected at least 0")
+        check_number("alpha", alpha, -math.inf, expected="a number")
+        check_number("negative_slope", negative_slope, 0)
         self.num_nodes, self.in_features, self.out_features, self.rank = (
             num_nodes,
             in_features,
@@ -151,14 +151,14 @@ class FusedNALL(NALL):
 
     def __init__(self, *args: Any, backend: str | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.backend = backend
+        self.backend = None if backend is None else dispatch.known(backend)
 
     @classmethod
     def sharing(cls, layer: NALL, backend: str | None = None) -> "FusedNALL":
         """A fused layer that holds the very parameters (and hooks) of ``layer``."""
         fused = cls.__new__(cls)
         fused.__dict__ = {k: copy.copy(v) if isinstance(v, dict) else v for k, v in layer.__dict__.items()}
-        fused.backend = backend
+        fused.backend = None if backend is None else dispatch.known(backend)
         return fused
 
 
@@ -170,8 +170,9 @@ def fuse(model: nn.Module, backend: str | None = None) -> nn.Module:
     """
     if type(model) is NALL:
         return FusedNALL.sharing(model, backend)
+    fused: dict[NALL, FusedNALL] = {}  # a layer used in two places stays one layer
     for module in list(model.modules()):
-        for name, child in list(module.named_children()):
+        for name, child in module._modules.items():
             if type(child) is NALL:
-                setattr(module, name, FusedNALL.sharing(child, backend))
+                module._modules[name] = fused.setdefault(child, FusedNALL.sharing(child, backend))
     return model

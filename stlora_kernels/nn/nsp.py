@@ -5,6 +5,7 @@ from functools import partial
 from typing import cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stlora_kernels.errors import InputError
@@ -66,11 +67,36 @@ class NSPLayer(nn.Module):
         self.dropout, self.negative_slope, self.eps = dropout, negative_slope, eps
 
     def forward(self, h: Tensor) -> Tensor:
-        return residual_stack([self], h)
+        if self.fusible:
+            return residual_stack([self], h)
+        sigma = F.leaky_relu(self.norm(h), self.negative_slope)
+        return h + self.nall(F.dropout(sigma, self.dropout, self.training))  # [*, N, hidden]
+
+    @property
+    def fusible(self) -> bool:
+        """Do the modules inside do just what the fused operation does, unseen by hooks and parametrisations?"""
+        plain = type(self) is NSPLayer and type(self.norm) is nn.RMSNorm and type(self.nall) in (NALL, FusedNALL)
+        hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+        watched = any(getattr(m, name) for m in (self, self.norm, self.nall) for name in hooks)
+        return plain and not watched and not self.nall.dropout and self.nall.activation is None
+
+    def settings(self) -> tuple[object, ...]:
+        """What layers must have in common to be one fused call."""
+        nall = self.nall
+        return nall.alpha, nall.bias is None, nall.backend, self.eps, self.negative_slope, self.dropout, self.training
+
+
+def run_layers(layers: Sequence[NSPLayer], h: Tensor) -> Tensor:
+    """Layer after layer, in one fused call where they allow it: ``[*, N, hidden] -> [*, N, hidden]``."""
+    if all(layer.fusible and layer.settings() == layers[0].settings() for layer in layers):
+        return residual_stack(layers, h)
+    for layer in layers:
+        h = layer(h)
+    return h
 
 
 def residual_stack(layers: Sequence[NSPLayer], h: Tensor) -> Tensor:
-    """All layers in one fused call, on the backend of their NALLs: ``[*, N, hidden] -> [*, N, hidden]``."""
+    """Fusible layers of equal settings in one call, on the backend of their NALLs."""
     first = layers[0]
     factors = [layer.nall.factors() for layer in layers]
     biases = [layer.nall.bias for layer in layers if layer.nall.bias is not None]
@@ -185,7 +211,7 @@ class NSP(nn.Module):
         """Forecast from the window ``x`` and, where there is one, the forecast of the block before."""
         self._check(x, forecast)
         h = self._convolve(join(self.temporal, x, forecast))  # fold [B, N, hidden], step [B, T, N, hidden]
-        h = residual_stack(cast(Sequence[NSPLayer], self.layers), h)
+        h = run_layers(cast(Sequence[NSPLayer], self.layers), h)
         return as_forecast(self.temporal, self.head(h), self.horizon)  # [B, H, N, out]
 
     def _convolve(self, joined: Tensor) -> Tensor:

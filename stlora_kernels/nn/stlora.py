@@ -139,11 +139,7 @@ class STLoRA(nn.Module):
         return (y, gate) if return_gate else y
 
     def _base_forecast(self, x: Tensor) -> Tensor:
-        if self.frozen:
-            with torch.no_grad():
-                base = self.backbone(x)
-        else:
-            base = self.backbone(x)
+        base = self.backbone(x)  # frozen, too, it hands gradients down to x; its parameters ask for none
         expected = [x.shape[0], self.horizon, self.num_nodes, self.out_features]
         if list(base.shape) != expected:
             raise InputError(f"backbone: its forecast has shape {list(base.shape)}, expected {expected}")

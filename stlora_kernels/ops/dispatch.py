@@ -24,20 +24,29 @@ BACKENDS: dict[str, Callable[[str], str | None]] = {
 }
 
 
-def _known(name: str) -> str:
+def known(name: str) -> str:
+    """The name again, if there is a backend of that name; else InputError."""
     if name not in BACKENDS:
         raise InputError(f"backend: got {name!r}, expected one of {', '.join(BACKENDS)}")
     return name
 
 
-_preferred: str | None = None
-if "STLORA_BACKEND" in os.environ:
-    _preferred = _known(os.environ["STLORA_BACKEND"])
+# Judged where it is used, not here: an import that fails would be a traceback in every command.
+_preferred: str | None = os.environ.get("STLORA_BACKEND") or None
+
+
+def preferred() -> str | None:
+    """The backend that :func:`use_backend` or the environment asks for, if any.
+
+    Raises:
+        InputError: if there is no backend of this name.
+    """
+    return None if _preferred is None else known(_preferred)
 
 
 def why_unavailable(name: str, device: torch.device | str = "cpu") -> str | None:
     """Why a backend cannot run on a device of this kind on this machine, or None if it can."""
-    return BACKENDS[_known(name)](torch.device(device).type)
+    return BACKENDS[known(name)](torch.device(device).type)
 
 
 def available_backends(device: torch.device | str = "cpu") -> tuple[str, ...]:
@@ -53,7 +62,7 @@ def use_backend(name: str) -> Iterator[None]:
         InputError: if there is no backend of this name.
     """
     global _preferred
-    before, _preferred = _preferred, _known(name)
+    before, _preferred = _preferred, known(name)
     try:
         yield
     finally:
@@ -73,8 +82,8 @@ def choose(operation: str, requested: str | None, device_type: str, why_not: Cal
         InputError: if a backend was asked for by name and cannot run this call.
     """
     if requested is None:
-        requested = _preferred
-    candidates = tuple(BACKENDS) if requested is None else (_known(requested),)
+        requested = preferred()
+    candidates = tuple(BACKENDS) if requested is None else (known(requested),)
     reason: str | None = None
     for name in candidates:
         reason = BACKENDS[name](device_type) or why_not(name)

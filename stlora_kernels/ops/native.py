@@ -19,6 +19,7 @@ ISAS = ("avx512", "avx2", "portable")  # best first
 
 _extension: ModuleType | None = None
 _reason: str | None = None
+_refusal: str | None = None  # of STLORA_CPU_ISA; an import that fails would be a traceback in every command
 
 try:
     _extension = importlib.import_module("stlora_kernels._C")
@@ -35,11 +36,17 @@ else:
         try:
             _extension.select_isa(os.environ["STLORA_CPU_ISA"])
         except ValueError as error:
-            raise InputError(f"STLORA_CPU_ISA: {error}") from None
+            _refusal = f"STLORA_CPU_ISA: {error}"
 
 
 def why_unavailable(device_type: str) -> str | None:
-    """Why the CPU kernels cannot run on a device of this kind, or None if they can."""
+    """Why the CPU kernels cannot run on a device of this kind, or None if they can.
+
+    Raises:
+        InputError: if ``STLORA_CPU_ISA`` asks for what this machine does not offer.
+    """
+    if _refusal is not None:
+        raise InputError(_refusal)
     return _reason if device_type == "cpu" else f"the tensors are on {device_type}"
 
 
@@ -47,3 +54,11 @@ def kernels() -> ModuleType:
     """The extension; call only where :func:`why_unavailable` gave no reason."""
     assert _extension is not None
     return _extension
+
+
+def call(kernel: str, *arguments: object) -> None:
+    """Run a kernel; what it refuses (a node_index out of range) is the user's error."""
+    try:
+        getattr(kernels(), kernel)(*arguments)
+    except ValueError as error:
+        raise InputError(str(error)) from None

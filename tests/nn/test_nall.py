@@ -180,3 +180,17 @@ def test_the_module_says_what_it_is():
 def test_bad_arguments_are_named(cls, change, message):
     with pytest.raises(ValueError, match=message):
         cls(**{"num_nodes": 5, "in_features": 7, "out_features": 6, **change})
+
+
+def test_fuse_keeps_a_layer_used_twice_one_layer():
+    layer = trained(sk.NALL)
+    model = nn.ModuleDict({"a": nn.ModuleList([layer, layer]), "b": nn.Sequential(layer)})
+    sk.fuse(model)
+    assert type(model["a"][0]) is sk.FusedNALL
+    assert model["a"][0] is model["a"][1] is model["b"][0]
+
+
+@pytest.mark.parametrize("make", [lambda b: sk.FusedNALL(3, 4, 5, backend=b), lambda b: sk.fuse(sk.NALL(3, 4, 5), b)])
+def test_an_unknown_backend_is_named_at_once(make):
+    with pytest.raises(ValueError, match="backend: got 'nope', expected one of cpu, reference"):
+        make("nope")

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 from stlora_kernels.errors import InputError
 from stlora_kernels.nn.nall import FACTORS, NALL, FusedNALL
@@ -247,3 +248,55 @@ def test_wrong_inputs_are_named(x, forecast, message):
 def test_a_forecast_that_was_not_announced_is_refused():
     with pytest.raises(InputError, match=r"forecast: got shape .* expected 0 forecast features"):
         make()(signal(), signal(4, OUT))
+
+
+class TestFusingHidesNothing:
+    """What is changed, watched or replaced inside an NSP takes effect although its layers run as one call."""
+
+    def make(self, **options):
+        torch.manual_seed(0)
+        model = NSP(4, 3, 1, 5, 5, hidden=8, layers=2, rank=2, dropout=0.0, **options)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.uniform_(-0.5, 0.5)
+        return model, torch.randn(2, 5, 4, 3)
+
+    def test_a_setting_of_one_layer(self):
+        model, x = self.make()
+        before = model(x)
+        model.layers[1].nall.alpha = 0.0
+        after = model(x)
+        model.layers[1].nall.alpha = 1.0
+        model.layers[1].nall.lora_A.data.zero_()
+        assert not torch.equal(before, after)
+        torch.testing.assert_close(model(x), after)
+
+    def test_hooks(self):
+        model, x = self.make()
+        before, seen = model(x), []
+        for module in (model.layers[0], model.layers[0].nall, model.layers[0].norm):
+            module.register_forward_hook(lambda module, *_: seen.append(type(module).__name__))
+        torch.testing.assert_close(model(x), before)
+        assert seen == ["RMSNorm", "FusedNALL", "NSPLayer"]
+
+    def test_pruning(self):
+        model, x = self.make()
+        before = model(x)
+        prune.l1_unstructured(model.layers[0].nall, "weight", 0.5)
+        assert not torch.equal(model(x), before)
+        for _ in range(2):
+            model(x).sum().backward()
+
+    def test_a_layer_of_another_class(self):
+        class Silent(NALL):
+            def forward(self, x, node_index=None):
+                return super().forward(x, node_index) * 0
+
+        layer = NSPLayer(Silent(4, 8, 8), dropout=0.0, negative_slope=0.1)
+        h = torch.randn(2, 4, 8)
+        assert torch.equal(layer(h), h)
+
+    def test_an_activation_inside_the_nall(self):
+        nall = FusedNALL(4, 8, 8, activation="relu")
+        layer, h = NSPLayer(nall, dropout=0.0, negative_slope=0.1), torch.randn(2, 4, 8)
+        torch.testing.assert_close(layer(h), h + nall(torch.nn.functional.leaky_relu(layer.norm(h), 0.1)))

@@ -142,6 +142,16 @@ class TestFrozen:
         x = signal()
         assert not torch.equal(model(x), model(x))
 
+    def test_gradients_still_reach_the_input_through_the_backbone(self):
+        frozen, joint = make(frozen=True, trained=False, dropout=0.0), make(frozen=False, dropout=0.0)
+        frozen.load_state_dict(joint.state_dict())
+        values, gradients = signal(), []
+        for model in (frozen.eval(), joint.eval()):
+            x = values.clone().requires_grad_()
+            model(x).square().sum().backward()
+            gradients.append(x.grad)
+        torch.testing.assert_close(*gradients)
+
     def test_forecasts_what_the_joint_model_does(self):
         frozen, joint = make(frozen=True, trained=False), make(frozen=False)
         frozen.load_state_dict(joint.state_dict())

@@ -60,7 +60,8 @@ def test_falling_back_is_said_in_the_debug_log(caplog):
 def test_environment_variables_choose_and_bad_values_are_named():
     code = "import stlora_kernels as sk; from stlora_kernels.ops import dispatch; print(dispatch._preferred)"
     assert python(code, STLORA_BACKEND="reference").stdout == "reference\n"
-    assert "InputError: backend: got 'fast', expected one of" in python(code, STLORA_BACKEND="fast").stderr
+    use = "import torch, stlora_kernels as sk; sk.FusedNALL(3, 4, 5)(torch.ones(2, 3, 4))"
+    assert "InputError: backend: got 'fast', expected one of" in python(use, STLORA_BACKEND="fast").stderr
 
 
 @pytest.mark.parametrize("isa", [i for i in ("avx512", "avx2", "portable") if native.kernels().isa_supported(i)])
@@ -70,7 +71,8 @@ def test_the_instruction_set_can_be_forced(isa):
 
 
 def test_an_instruction_set_that_is_not_there_is_named():
-    stderr = python("import stlora_kernels", STLORA_CPU_ISA="sse9").stderr
+    use = "import torch, stlora_kernels as sk; sk.FusedNALL(3, 4, 5)(torch.ones(2, 3, 4))"
+    stderr = python(use, STLORA_CPU_ISA="sse9").stderr
     assert "InputError: STLORA_CPU_ISA: instruction set: got 'sse9', expected one of" in stderr
 
 
@@ -152,3 +154,18 @@ print(sorted(extras))
     assert result.returncode == 0, result.stderr
     before = python(code.replace("stlora_kernels", "torch"))
     assert result.stdout == before.stdout, "importing the package brings no optional dependency along"
+
+
+@pytest.mark.parametrize(("variable", "value"), [("STLORA_BACKEND", "fast"), ("STLORA_CPU_ISA", "sse9")])
+@pytest.mark.parametrize("command", ["info", "train"])
+def test_commands_name_a_bad_environment_variable_in_one_line(command, variable, value, tmp_path):
+    arguments = ["--stlora", "--output", str(tmp_path / "run"), "--synthetic.nodes", "4"] if command == "train" else []
+    result = subprocess.run(
+        [sys.executable, "-m", f"stlora_kernels.{command}", *arguments],
+        capture_output=True, text=True, env=os.environ | {variable: value},
+    )  # fmt: skip
+    assert result.returncode == 2
+    assert result.stderr.splitlines()[-1].startswith("error: ")
+    assert value in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "run").exists()

@@ -323,10 +323,13 @@ def test_second_derivatives_are_refused():
 
 BAD = {
     "x": (dict(x=torch.ones(4)), r"x: got shape \[4\], expected \[\*, N, I\]"),
-    "integers": (
-        dict(x=torch.ones(2, 3, 4, dtype=torch.int32)),
-        "weight: got torch.float32 on cpu, expected torch.int32",
-    ),
+    "integers": (dict(x=torch.ones(2, 3, 4, dtype=torch.int32)), "x: got dtype torch.int32, expected a floating-point"),
+    "no tensor": (dict(weight=[[1.0]]), "weight: got a list, expected a tensor"),
+    "sparse": (dict(A=torch.ones(3, 5, 2).to_sparse()), "A: got layout torch.sparse_coo, expected torch.strided"),
+    "alpha tensor": (dict(alpha=torch.tensor(2.0)), "alpha: got a Tensor, expected a number"),
+    "alpha text": (dict(alpha="a"), "alpha: got 'a', expected a number"),
+    "slope NaN": (dict(negative_slope=float("nan")), "negative_slope: got nan"),
+    "seed number": (dict(seed=3), "seed: got a int, expected a tensor"),
     "weight": (dict(weight=torch.ones(5, 3)), r"weight: got shape \[5, 3\], expected \[O, 4\]"),
     "bias": (dict(bias=torch.ones(4)), r"bias: got shape \[4\], expected \[5\]"),
     "A": (dict(A=torch.ones(3, 4, 2)), r"A: got shape \[3, 4, 2\], expected \[adapters, 5, rank\]"),
@@ -342,7 +345,10 @@ BAD = {
     "dropout_p NaN": (dict(dropout_p=float("nan")), "dropout_p: got nan"),
     "seed": (dict(seed=torch.tensor(1.0)), "seed: got torch.float32"),
     "activation": (dict(activation="gelu"), "activation: got 'gelu', expected None, 'relu' or 'leaky_relu'"),
-    "slope": (dict(activation="leaky_relu", negative_slope=-1.0), "negative_slope: got -1.0, expected at least 0"),
+    "slope": (
+        dict(activation="leaky_relu", negative_slope=-1.0),
+        "negative_slope: got -1.0, expected a number of at least 0",
+    ),
     "node_index shape": (
         dict(node_index=torch.tensor([0, 1])),
         r"node_index: got torch.int64 \[2\], expected int64 \[3\]",
@@ -367,3 +373,59 @@ def test_bad_arguments_are_named(name, backend):
     with pytest.raises(ValueError, match=message) as caught:
         sk.nall(**{"backend": backend, **arguments, **change})
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_infinities_that_relu_or_dropout_removes_leave_no_nan(backend):
+    arguments = [torch.ones(1, 2), None, torch.zeros(1, 1, 1), torch.zeros(1, 1, 2)]
+    x = torch.full((1, 1, 2), -3e38, requires_grad=True)
+    y = sk.nall(x, *arguments, activation="relu", backend=backend)
+    assert y.item() == 0
+    y.backward(torch.full((1, 1, 1), float("inf")))
+    assert torch.equal(x.grad, torch.zeros(1, 1, 2))
+    x = torch.tensor([[[float("inf"), 1.0]]])
+    dropped = sk.nall(
+        x, torch.zeros(1, 2), None, torch.ones(1, 1, 1), torch.ones(1, 1, 2), dropout_p=1.0, backend="cpu"
+    )
+    assert dropped.isnan().all(), "W = 0 times the infinity is NaN in torch too; the dropped path must add none"
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_torch_func_grad(backend):
+    t = Case(3, 2, 4, 5, 2).tensors()
+    arguments = [t[name] for name in GRADIENTS[1:]]
+    grad = torch.func.grad(lambda x: sk.nall(x, *arguments, backend=backend).square().sum())(t["x"])
+    x = t["x"].clone().requires_grad_()
+    sk.nall(x, *arguments, backend="reference").square().sum().backward()
+    torch.testing.assert_close(grad, x.grad)
+
+
+def test_meta_tensors_give_shapes():
+    assert sk.FusedNALL(3, 5, 4, device="meta")(torch.empty(2, 3, 5, device="meta")).shape == (2, 3, 4)
+
+
+@pytest.mark.parametrize("size", [dict(N=0), dict(I=0), dict(M=0, N=0)], ids=str)
+def test_sizes_of_zero(size):
+    case = Case(**{**dict(M=3, N=2, I=4, O=5, r=2), **size})
+    expected, ours = case.run("reference", case.tensors()) if case.I else None, case.run("cpu", case.tensors())
+    for name, value in (expected or {}).items():
+        torch.testing.assert_close(ours[name], value)
+    assert ours["y"].shape == (case.M, case.N, case.O)
+
+
+@pytest.mark.parametrize(
+    "value", [0.0, 1.0, -2.5, 65504.0, 65519.0, 65520.0, 1e6, 6e-5, 6e-8, 2.9e-8, 1e-10, float("inf")]
+)
+def test_half_precision_rounds_as_torch_does(value):
+    for dtype in (torch.float16, torch.bfloat16):
+        x = torch.tensor([[[value, -value]]], dtype=torch.float32).to(dtype).reshape(1, 1, 2)
+        eye = torch.eye(2, dtype=dtype)
+        if not torch.isfinite(x).all():
+            continue
+        y = sk.nall(x, eye, None, torch.zeros(1, 2, 1, dtype=dtype), torch.zeros(1, 1, 2, dtype=dtype), backend="cpu")
+        assert torch.equal(y, x)
+    scale = torch.tensor([[1.0009765625]], dtype=torch.float16)  # the product must round to nearest, ties to even
+    xs = torch.linspace(-70000, 70000, 1001).reshape(-1, 1, 1).to(torch.float16)
+    xs = xs[torch.isfinite(xs).flatten()]
+    y = sk.nall(xs, scale, None, *[torch.zeros(1, 1, 1, dtype=torch.float16)] * 2, backend="cpu")
+    assert torch.equal(y, (xs.float() * scale.float()).half())

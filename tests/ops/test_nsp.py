@@ -176,10 +176,20 @@ def test_a_layer_is_a_stack_of_one():
     assert torch.equal(y, case.call("cpu", t))
 
 
+def _trained(tensors):
+    return [t.clone().requires_grad_() for t in tensors]
+
+
 def test_nothing_is_kept_for_a_backward_pass_that_will_not_come():
     t = STACKS[3].tensors(torch.float32)
     parameters = [[t[f"{n}{i}"] for i in range(3)] for n in ("norm_weight", "weight", "bias", "A", "B")]
     options = (None, None, 0.7, 1e-6, 0.1, 0.0, "cpu")
+    saved = []
+    call = sk.ops.nsp.cpu.forward
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+        patch.setattr(sk.ops.nsp.cpu, "forward", lambda h, save, *rest: saved.append(save) or call(h, save, *rest))
+        sk.nsp_stack(t["h"], *(_trained(p) for p in parameters), backend="cpu")
+    assert saved == [False]
     for save, expected in ((True, 2 * t["h"].numel()), (False, 0)):
         _, saved = torch.ops.stlora.nsp_stack(t["h"], save, *parameters, *options)
         assert saved.numel() == expected, "what the docstring says"
@@ -196,14 +206,16 @@ def test_autocast_computes_in_its_dtype():
 BAD = {
     "no layer": (dict(weights=[]), "weights: got no layer"),
     "too few": (dict(As=[]), "As: got 0 tensors, expected 1, one per layer"),
-    "h": (dict(h=torch.ones(4)), r"h: got shape \[4\], expected \[\*, N, D\]"),
+    "h": (dict(h=torch.ones(4)), r"h: got shape \[4\], expected \[\*, N, I\]"),
     "weight": (
         dict(weights=[torch.ones(5, 4)], As=[torch.ones(3, 5, 2)], biases=None),
         r"weights\[0\]: got shape \[5, 4\]",
     ),
     "norm": (dict(norm_weights=[torch.ones(3)]), r"norm_weights\[0\]: got torch.float32 \[3\] on cpu, expected"),
-    "B": (dict(Bs=[torch.ones(3, 3, 4)]), r"B: got shape \[3, 3, 4\]"),
-    "eps": (dict(eps=-1.0), "eps: got -1.0, expected at least 0"),
+    "B": (dict(Bs=[torch.ones(3, 3, 4)]), r"Bs\[0\]: got shape \[3, 3, 4\], expected \[3, 2, 4\] to fit As\[0\]"),
+    "eps NaN": (dict(eps=float("nan")), "eps: got nan"),
+    "alpha": (dict(alpha=torch.tensor(1.0)), "alpha: got a Tensor, expected a number"),
+    "eps": (dict(eps=-1.0), "eps: got -1.0, expected a number of at least 0"),
     "slope": (dict(negative_slope=-1.0), "negative_slope: got -1.0"),
     "dropout": (dict(dropout_p=2.0), "dropout_p: got 2.0"),
     "node_index": (dict(node_index=torch.tensor([0, 1, 5])), "node_index: got 5"),
@@ -233,3 +245,23 @@ def test_leaky_relu_and_norm_gradients_at_their_edges():
     for name, value in case.run("cpu", tensors).items():
         torch.testing.assert_close(value, expected[name], msg=name)
     assert torch.isfinite(F.rms_norm(tensors["h"], (6,))).all()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("size", [dict(N=0), dict(M=0, N=0)], ids=str)
+def test_sizes_of_zero(size, backend):
+    case = Stack(**{**dict(M=3, N=2, D=4, r=2, L=2), **size})
+    for name, value in case.run("reference", case.tensors()).items():
+        torch.testing.assert_close(case.run(backend, case.tensors())[name], value)
+
+
+def test_no_features_at_all():
+    assert Stack(3, 2, 0, 2, 2).call("cpu", {k: t for k, t in _of_width_zero().items()}).shape == (3, 2, 0)
+
+
+def _of_width_zero():
+    tensors = {"h": torch.zeros(3, 2, 0)}
+    for layer in range(2):
+        tensors[f"norm_weight{layer}"], tensors[f"weight{layer}"] = torch.zeros(0), torch.zeros(0, 0)
+        tensors[f"A{layer}"], tensors[f"B{layer}"] = torch.zeros(2, 0, 2), torch.zeros(2, 2, 0)
+    return tensors

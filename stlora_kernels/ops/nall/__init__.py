@@ -5,6 +5,9 @@ compiled or exported graph keeps the backend it was traced with. Autograd is a F
 on the operator costs twice as much per call.
 """
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -58,11 +61,11 @@ def nall(
 
     Source: ST-LoRA, arXiv 2404.07919, eq. (2).
     """
-    if torch.is_autocast_enabled(x.device.type):
+    if autocast_is_on(x):
         device_type = x.device.type
         x, weight, A, B = (autocast(t, device_type) for t in (x, weight, A, B))
         bias = None if bias is None else autocast(bias, device_type)
-    check(x, weight, bias, A, B, dropout_p, seed, activation, negative_slope, node_index)
+    check(x, weight, bias, A, B, alpha, dropout_p, seed, activation, negative_slope, node_index)
     name = dispatch.choose("nall", backend, x.device.type, lambda name: _why_not(name, x))
     if dropout_p > 0 and seed is None:
         seed = philox.draw_seed()
@@ -80,10 +83,23 @@ def _why_not(name: str, x: Tensor) -> str | None:
     return None if name == "reference" else _KERNELS[name].why_not(x)
 
 
+def autocast_is_on(x: Tensor) -> bool:
+    """Does autocast reach operations on this tensor?"""
+    # torch knows no autocast for the meta device and refuses the question.
+    return isinstance(x, Tensor) and x.device.type != "meta" and torch.is_autocast_enabled(x.device.type)
+
+
 def autocast(tensor: Tensor, device_type: str) -> Tensor:
     """What autocast does to the inputs of torch's own linear layers."""
     lower = tensor.is_floating_point() and tensor.dtype != torch.float64
     return tensor.to(torch.get_autocast_dtype(device_type)) if lower else tensor
+
+
+def check_number(name: str, value: object, low: float, high: float = math.inf, expected: str = "") -> None:
+    """Refuse anything but a plain number in [low, high]; a tensor would silently lose its gradient."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+        given = f"a {type(value).__name__}" if isinstance(value, Tensor) else repr(value)
+        raise InputError(f"{name}: got {given}, expected {expected or f'a number of at least {low:g}'}")
 
 
 def check(
@@ -92,46 +108,63 @@ def check(
     bias: Tensor | None,
     A: Tensor,
     B: Tensor,
+    alpha: float,
     dropout_p: float,
     seed: Tensor | None,
     activation: str | None,
     negative_slope: float,
     node_index: Tensor | None,
+    names: Sequence[str] = ("x", "weight", "bias", "A", "B"),
 ) -> None:
+    """Refuse what no backend can compute; ``names`` are what the caller's messages call the tensors."""
+    given = dict(zip((*names, "seed", "node_index"), (x, weight, bias, A, B, seed, node_index), strict=True))
+    for name, tensor in given.items():
+        required = name not in (names[2], "seed", "node_index")
+        if not isinstance(tensor, Tensor) and (required or tensor is not None):
+            raise InputError(f"{name}: got a {type(tensor).__name__}, expected a tensor")
+        if tensor is not None and tensor.layout != torch.strided:
+            raise InputError(f"{name}: got layout {tensor.layout}, expected {torch.strided}")
+    name_x, name_weight, name_bias, name_A, name_B = names
     if x.dim() < 2:
-        raise InputError(f"x: got shape {list(x.shape)}, expected [*, N, I]")
+        raise InputError(f"{name_x}: got shape {list(x.shape)}, expected [*, N, I]")
+    if not x.is_floating_point():
+        raise InputError(f"{name_x}: got dtype {x.dtype}, expected a floating-point dtype")
     if weight.dim() != 2 or weight.shape[1] != x.shape[-1]:
         raise InputError(
-            f"weight: got shape {list(weight.shape)}, expected [O, {x.shape[-1]}] to fit x {list(x.shape)}"
+            f"{name_weight}: got shape {list(weight.shape)}, expected [O, {x.shape[-1]}] "
+            f"to fit {name_x} {list(x.shape)}"
         )
     N, (O, I) = x.shape[-2], weight.shape  # noqa: E741
     if bias is not None and bias.shape != (O,):
-        raise InputError(f"bias: got shape {list(bias.shape)}, expected [{O}]")
+        raise InputError(f"{name_bias}: got shape {list(bias.shape)}, expected [{O}]")
     if A.dim() != 3 or A.shape[1] != O or A.shape[2] < 1:
-        raise InputError(f"A: got shape {list(A.shape)}, expected [adapters, {O}, rank]")
+        raise InputError(f"{name_A}: got shape {list(A.shape)}, expected [adapters, {O}, rank]")
     P, r = A.shape[0], A.shape[2]
     if B.shape != (P, r, I):
-        raise InputError(f"B: got shape {list(B.shape)}, expected [{P}, {r}, {I}] to fit A {list(A.shape)}")
+        raise InputError(
+            f"{name_B}: got shape {list(B.shape)}, expected [{P}, {r}, {I}] to fit {name_A} {list(A.shape)}"
+        )
     if node_index is None:
         if P != N:
-            raise InputError(f"A: got {P} adapters for the {N} nodes of x; expected one each, or a node_index")
+            raise InputError(
+                f"{name_A}: got {P} adapters for the {N} nodes of {name_x}; expected one each, or a node_index"
+            )
     elif node_index.shape != (N,) or node_index.dtype != torch.int64:
         raise InputError(f"node_index: got {node_index.dtype} {list(node_index.shape)}, expected int64 [{N}]")
-    for name, tensor in (("weight", weight), ("bias", bias), ("A", A), ("B", B)):
+    for name, tensor in list(given.items())[1:5]:
         if tensor is not None and (tensor.dtype != x.dtype or tensor.device != x.device):
-            raise InputError(f"{name}: got {tensor.dtype} on {tensor.device}, expected {x.dtype} on {x.device} like x")
-    if not x.is_floating_point():
-        raise InputError(f"x: got dtype {x.dtype}, expected a floating-point dtype")
+            raise InputError(
+                f"{name}: got {tensor.dtype} on {tensor.device}, expected {x.dtype} on {x.device} like {name_x}"
+            )
     if node_index is not None and node_index.device != x.device:
-        raise InputError(f"node_index: got device {node_index.device}, expected {x.device} like x")
-    if not 0.0 <= dropout_p <= 1.0:
-        raise InputError(f"dropout_p: got {dropout_p}, expected a probability in [0, 1]")
+        raise InputError(f"node_index: got device {node_index.device}, expected {x.device} like {name_x}")
     if seed is not None and (seed.dim() != 0 or seed.dtype != torch.int64):
         raise InputError(f"seed: got {seed.dtype} {list(seed.shape)}, expected a 0-d int64 tensor")
     if activation is not None and activation not in ACTIVATIONS:
         raise InputError(f"activation: got {activation!r}, expected None, {' or '.join(map(repr, ACTIVATIONS))}")
-    if negative_slope < 0:
-        raise InputError(f"negative_slope: got {negative_slope}, expected at least 0")
+    check_number("alpha", alpha, -math.inf, expected="a number")
+    check_number("dropout_p", dropout_p, 0, 1, expected="a probability in [0, 1]")
+    check_number("negative_slope", negative_slope, 0)
 
 
 def check_range(node_index: Tensor, adapters: int) -> None:
@@ -177,12 +210,15 @@ def _backward_fake(grad, y, needs, x, weight, bias, A, B, *_):
 
 class _Nall(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, weight, bias, A, B, seed, node_index, *options):
-        y = torch.ops.stlora.nall(x, weight, bias, A, B, seed, node_index, *options)
+    def forward(x, weight, bias, A, B, seed, node_index, *options):
+        return torch.ops.stlora.nall(x, weight, bias, A, B, seed, node_index, *options)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        x, weight, bias, A, B, seed, node_index, *options = inputs
         activation = options[2]
-        ctx.save_for_backward(x, weight, bias, A, B, seed, node_index, None if activation == "none" else y)
+        ctx.save_for_backward(x, weight, bias, A, B, seed, node_index, None if activation == "none" else output)
         ctx.options = options
-        return y
 
     @staticmethod
     @once_differentiable

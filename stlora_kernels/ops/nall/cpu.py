@@ -56,7 +56,8 @@ def _call(
     node_index = None if node_index is None else node_index.contiguous()
     M, N, I = x.shape  # noqa: E741
     P, O, r = A.shape  # noqa: E741
-    getattr(native.kernels(), kernel)(
+    native.call(
+        kernel,
         torch.get_num_threads(), DTYPE_CODE[x.dtype], M, N, I, O, r, P,
         x.data_ptr(), *x.stride(),
         weight.data_ptr(), address(bias), A.data_ptr(), A.stride(0), B.data_ptr(), B.stride(0),

@@ -83,13 +83,13 @@ def nsp_stack(
 
     Source: ST-LoRA, arXiv 2404.07919, eq. (3).
     """
-    device_type = h.device.type
-    parameters = [list(norm_weights), list(weights), list(biases or ()), list(As), list(Bs)]
-    if torch.is_autocast_enabled(device_type):
+    parameters = [list(t) for t in (norm_weights, weights, () if biases is None else biases, As, Bs)]
+    if nall.autocast_is_on(h):
+        device_type = h.device.type
         h = nall.autocast(h, device_type)
         parameters = [[nall.autocast(t, device_type) for t in tensors] for tensors in parameters]
-    _check(h, parameters, eps, dropout_p, seed, negative_slope, node_index)
-    name = dispatch.choose("nsp_stack", backend, device_type, lambda name: _why_not(name, h))
+    _check(h, parameters, alpha, eps, dropout_p, seed, negative_slope, node_index)
+    name = dispatch.choose("nsp_stack", backend, h.device.type, lambda name: _why_not(name, h))
     if dropout_p > 0 and seed is None:
         seed = philox.draw_seed()
     if name == "reference":
@@ -100,7 +100,8 @@ def nsp_stack(
     options = (alpha, eps, negative_slope, dropout_p, name)
     counts = [len(tensors) for tensors in parameters]
     flat = [t for tensors in parameters for t in tensors]
-    return _NspStack.apply(counts, options, seed, node_index, h, *flat)
+    save = torch.is_grad_enabled() and any(t.requires_grad for t in (h, *flat))
+    return _NspStack.apply(save, counts, options, seed, node_index, h, *flat)[0]
 
 
 def _why_not(name: str, h: Tensor) -> str | None:
@@ -110,6 +111,7 @@ def _why_not(name: str, h: Tensor) -> str | None:
 def _check(
     h: Tensor,
     parameters: list[list[Tensor]],
+    alpha: float,
     eps: float,
     dropout_p: float,
     seed: Tensor | None,
@@ -123,15 +125,13 @@ def _check(
     for name, tensors in (("norm_weights", norm_weights), ("As", As), ("Bs", Bs), ("biases", biases)):
         if len(tensors) != depth and not (name == "biases" and not tensors):
             raise InputError(f"{name}: got {len(tensors)} tensors, expected {depth}, one per layer")
-    if h.dim() < 2:
-        raise InputError(f"h: got shape {list(h.shape)}, expected [*, N, D]")
-    D = h.shape[-1]
     for layer in range(depth):
+        names = ("h", *(f"{name}[{layer}]" for name in ("weights", "biases", "As", "Bs")))
         nall.check(
             h, weights[layer], biases[layer] if biases else None, As[layer], Bs[layer],
-            dropout_p, seed, None, negative_slope, node_index,
+            alpha, dropout_p, seed, None, negative_slope, node_index, names,
         )  # fmt: skip
-        norm_weight = norm_weights[layer]
+        D, norm_weight = h.shape[-1], norm_weights[layer]
         if norm_weight.shape != (D,) or norm_weight.dtype != h.dtype or norm_weight.device != h.device:
             raise InputError(
                 f"norm_weights[{layer}]: got {norm_weight.dtype} {list(norm_weight.shape)} on {norm_weight.device}, "
@@ -141,8 +141,7 @@ def _check(
             raise InputError(f"weights[{layer}]: got shape {list(weights[layer].shape)}, expected [{D}, {D}]")
         if As[layer].shape[0] != As[0].shape[0]:
             raise InputError(f"As[{layer}]: got {As[layer].shape[0]} adapters, expected {As[0].shape[0]} as in As[0]")
-    if eps < 0:
-        raise InputError(f"eps: got {eps}, expected at least 0")
+    nall.check_number("eps", eps, 0)
 
 
 _PROBLEM = (
@@ -188,20 +187,26 @@ def _by_parameter(counts: list[int], flat: Sequence[Tensor]) -> list[list[Tensor
 
 class _NspStack(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, counts, options, seed, node_index, h, *flat):
-        save = any(ctx.needs_input_grad)
-        y, saved = torch.ops.stlora.nsp_stack(h, save, *_by_parameter(counts, flat), seed, node_index, *options)
+    def forward(save, counts, options, seed, node_index, h, *flat):
+        return torch.ops.stlora.nsp_stack(h, save, *_by_parameter(counts, flat), seed, node_index, *options)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        _, ctx.counts, ctx.options, seed, node_index, h, *flat = inputs
+        _, saved = output
+        ctx.mark_non_differentiable(saved)
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(saved, seed, node_index, h, *flat)
-        ctx.counts, ctx.options = counts, options
-        return y
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad):
+    def backward(ctx, grad, _):
         saved, seed, node_index, h, *flat = ctx.saved_tensors
-        needs = list(ctx.needs_input_grad[4:])
+        needs = list(ctx.needs_input_grad[5:])
+        if grad is None:
+            return (None,) * (5 + len(needs))
         gradients = torch.ops.stlora.nsp_stack_backward(
             grad, saved, needs, h, *_by_parameter(ctx.counts, flat), seed, node_index, *ctx.options
         )
         used = [g if needed else None for g, needed in zip(gradients, needs, strict=True)]
-        return None, None, None, None, *used
+        return None, None, None, None, None, *used

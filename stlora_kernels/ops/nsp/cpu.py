@@ -1,5 +1,6 @@
 """The NSP stack on the CPU: hands addresses, sizes and strides to the kernels of ``csrc/cpu``."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -14,7 +15,7 @@ __all__ = ["backward", "forward", "why_not"]
 def saved_like(h: Tensor, depth: int) -> Tensor:
     """Room for the inputs of the layers after the first, ``[N, L-1, M, D]`` in the type they are computed in."""
     dtype = torch.float64 if h.dtype == torch.float64 else torch.float32
-    rows = h[..., 0, 0].numel()
+    rows = math.prod(h.shape[:-2])
     return h.new_empty(h.shape[-2], depth - 1, rows, h.shape[-1], dtype=dtype)
 
 
@@ -44,7 +45,8 @@ def _call(
         for norm, w, b, A, B in zip(norms, ws, bs or [0] * len(ws), *factors, strict=True)
     ]
     M, N, D = h.shape
-    getattr(native.kernels(), kernel)(
+    native.call(
+        kernel,
         torch.get_num_threads(), DTYPE_CODE[h.dtype], M, N, D, factors[0][0].shape[0], layers,
         h.data_ptr(), *h.stride(), address(node_index),
         alpha, eps, negative_slope, dropout_p, 0 if seed is None else int(seed), *rest,
