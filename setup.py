@@ -1,8 +1,8 @@
 """Builds ``stlora_kernels._C`` with CMake and ninja; everything else stands in pyproject.toml.
 
-Without a C++ compiler, or on another system than Linux, the package installs as pure Python and runs on its reference backend.
-Environment: ``CXX`` and ``CMAKE_ARGS`` as usual; ``STLORA_CUDA`` = ``auto``, ``on`` or ``off``: whether to build CUDA
-kernels (this version has none yet, so ``on`` fails).
+Without a C++ compiler, or on another system than Linux, the package installs as pure Python and runs on its
+reference backend. Environment: ``CXX`` and ``CMAKE_ARGS`` as usual; ``STLORA_CUDA`` = ``auto``, ``on`` or ``off``:
+whether to build CUDA kernels (this version has none yet, so ``on`` fails).
 """
 
 import os

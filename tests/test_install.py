@@ -42,6 +42,8 @@ def installed(folder: Path, code: str) -> subprocess.CompletedProcess:
     pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(target), str(wheel)]
     subprocess.run(pip, check=True)
     env = os.environ | {"PYTHONPATH": str(target)}
+    # An editable install of the sources would lend its extension to the package under test.
+    code = f"import sys; sys.meta_path[:] = [f for f in sys.meta_path if 'editable' not in f.__module__]; {code}"
     return subprocess.run([sys.executable, "-c", code], cwd=folder, env=env, capture_output=True, text=True)
 
 
@@ -131,5 +133,7 @@ def test_code_for_one_instruction_set_cannot_be_linked_into_another(built):
         for line in names.splitlines():
             _, kind, name = line.split(maxsplit=2)
             checked += 1
+            if name.startswith("DW.ref."):  # a pointer for exceptions, no code
+                continue
             assert kind not in "WVu" or "stlora::cpu::avx" in name, f"{file.name}: {name}"
     assert checked

@@ -50,7 +50,8 @@ def test_kernels_under_address_and_undefined_behaviour_sanitizers(tmp_path):
     for command in (configure, [tool("cmake"), "--build", str(tmp_path)], tests):
         result = subprocess.run(command, capture_output=True, text=True)
         assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
-    assert "100% tests passed, 0 tests failed out of 2" in result.stdout
+    assert "100% tests passed" in result.stdout
+    assert all(f"{name} ..." in result.stdout for name in ("nall", "nsp"))
 
 
 def test_every_kernel_file_is_one_question():

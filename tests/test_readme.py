@@ -75,9 +75,12 @@ def test_set_up_and_main_job_from_a_fresh_clone(tmp_path):
     for name in filter(None, tracked.split("\0")):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
+    # (without any argument `./dev train` means --stlora and five epochs)
     env = {k: v for k, v in os.environ.items() if not k.startswith(("STLORA", "VIRTUAL_ENV"))}
     env["PYTHON"] = sys.executable
-    result = subprocess.run("./dev train" + QUICK, shell=True, cwd=tmp_path, env=env, capture_output=True, text=True)
+    result = subprocess.run(
+        "./dev train --stlora" + QUICK, shell=True, cwd=tmp_path, env=env, capture_output=True, text=True
+    )
     assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-3000:]
     assert "lstm + ST-LoRA" in result.stdout
     assert "HA (last value)" in result.stdout

@@ -73,7 +73,9 @@ def nall(
         if node_index is not None and not torch.compiler.is_compiling():
             check_range(node_index, A.shape[0])
         return reference.nall(x, weight, bias, A, B, alpha, dropout_p, seed, activation, negative_slope, node_index)
-    return _Nall.apply(
+    # Where no gradient is wanted, straight to the operator: less to do per call, and less for torch.compile to trace.
+    call = _Nall.apply if needs_grad(x, weight, bias, A, B) else torch.ops.stlora.nall
+    return call(
         x, weight, bias, A, B, seed, node_index,
         alpha, dropout_p, activation or "none", negative_slope, name,
     )  # fmt: skip
@@ -81,6 +83,11 @@ def nall(
 
 def _why_not(name: str, x: Tensor) -> str | None:
     return None if name == "reference" else _KERNELS[name].why_not(x)
+
+
+def needs_grad(*tensors: Tensor | None) -> bool:
+    """Will there be a backward pass through a call on these tensors?"""
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 
 
 def autocast_is_on(x: Tensor) -> bool:

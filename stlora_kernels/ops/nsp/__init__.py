@@ -100,8 +100,9 @@ def nsp_stack(
     options = (alpha, eps, negative_slope, dropout_p, name)
     counts = [len(tensors) for tensors in parameters]
     flat = [t for tensors in parameters for t in tensors]
-    save = torch.is_grad_enabled() and any(t.requires_grad for t in (h, *flat))
-    return _NspStack.apply(save, counts, options, seed, node_index, h, *flat)[0]
+    if nall.needs_grad(h, *flat):
+        return _NspStack.apply(counts, options, seed, node_index, h, *flat)[0]
+    return torch.ops.stlora.nsp_stack(h, False, *parameters, seed, node_index, *options)[0]
 
 
 def _why_not(name: str, h: Tensor) -> str | None:
@@ -187,12 +188,12 @@ def _by_parameter(counts: list[int], flat: Sequence[Tensor]) -> list[list[Tensor
 
 class _NspStack(torch.autograd.Function):
     @staticmethod
-    def forward(save, counts, options, seed, node_index, h, *flat):
-        return torch.ops.stlora.nsp_stack(h, save, *_by_parameter(counts, flat), seed, node_index, *options)
+    def forward(counts, options, seed, node_index, h, *flat):
+        return torch.ops.stlora.nsp_stack(h, True, *_by_parameter(counts, flat), seed, node_index, *options)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        _, ctx.counts, ctx.options, seed, node_index, h, *flat = inputs
+        ctx.counts, ctx.options, seed, node_index, h, *flat = inputs
         _, saved = output
         ctx.mark_non_differentiable(saved)
         ctx.set_materialize_grads(False)
@@ -202,11 +203,11 @@ class _NspStack(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad, _):
         saved, seed, node_index, h, *flat = ctx.saved_tensors
-        needs = list(ctx.needs_input_grad[5:])
+        needs = list(ctx.needs_input_grad[4:])
         if grad is None:
-            return (None,) * (5 + len(needs))
+            return (None,) * (4 + len(needs))
         gradients = torch.ops.stlora.nsp_stack_backward(
             grad, saved, needs, h, *_by_parameter(ctx.counts, flat), seed, node_index, *ctx.options
         )
         used = [g if needed else None for g, needed in zip(gradients, needs, strict=True)]
-        return None, None, None, None, None, *used
+        return None, None, None, None, *used
