@@ -54,8 +54,7 @@ def test_kernels_under_address_and_undefined_behaviour_sanitizers(tmp_path):
     assert all(f"{name} ..." in result.stdout for name in ("nall", "nsp"))
 
 
-def test_every_kernel_file_is_one_question():
-    """Files stay small enough to be read at once."""
+def test_files_are_short_enough_to_be_read_at_once():
     long = {}
     for folder in ("stlora_kernels", "csrc", "python", "bench"):
         for file in (ROOT / folder).rglob("*"):
