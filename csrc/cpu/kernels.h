@@ -27,8 +27,11 @@ const Kernels& kernels();  // of the selected instruction set
 
 inline constexpr int64_t kRowBlock = 64;  // rows of a tile: it stays in L1/L2 while every panel of W passes over it
 
-// Rows of a chunk that goes through a whole NSP stack: as many as stay in L2, so that W_lp is built seldom.
-int64_t nsp_chunk(const NspProblem& problem);
+// Adapters taken side by side (schedule.h) where each needs so many bytes: they share half of a small L2 cache.
+inline int64_t group_size(int64_t bytes) {
+  const int64_t adapters = (128 << 10) / (bytes + 1);
+  return adapters < 1 ? 1 : adapters < Group::kMax ? adapters : Group::kMax;
+}
 
 #define STLORA_DECLARE_KERNELS(isa)      \
   namespace isa {                        \

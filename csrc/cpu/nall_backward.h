@@ -9,6 +9,7 @@
 //                                           dW += D,  dA_p = alpha D B_p^T,  dB_p = alpha A_p^T D.
 // Low-rank order:  U = G alpha A_p,  Z = Xd alpha B_p^T,  Xd = mask * X,
 //                                           dX = G W + mask * (U B_p),  dW += G^T X,  dA_p = G^T Z,  dB_p = U^T Xd.
+// Without a mask, U stands behind G in the tile and B_p below W, so that dX = [G U] [W B_p] is one product.
 #pragma once
 
 #include "gradient_sums.h"
@@ -19,43 +20,47 @@ namespace stlora::cpu::STLORA_ISA {
 template <typename S>
 struct NallBackwardScratch {
   using T = Compute<S>;
-  Matrix<T> weight, merged;              // [O, I]
-  Matrix<T> a, b, b_t;                   // [O, r] alpha A_p, [r, I], [I, r] alpha B_p^T
-  Matrix<T> x, g, dx;                    // [R, I], [R, O], [R, I]
-  Matrix<T> mask, dropped, low_rank_dx;  // [R, I]
-  Matrix<T> u, z;                        // [R, r]
-  Matrix<T> d, da, db;                   // [O, I], [O, r], [r, I]  of this adapter
-  Matrix<T> dweight, dbias, dbias_unit;  // [O, I], [1, O]  of this thread; [1, O] of this unit
-  Matrix<T> row;                         // [1, max(I, O)]
-  std::vector<Matrix<T>> slots;          // see FactorSums
+  Matrix<T> weight, b;                            // [O, I] above [r, I]
+  Matrix<T> a, b_t;                               // [O, r] alpha A_p, [I, r] alpha B_p^T
+  Matrix<T> g, u, x, dx;                          // [R, O] beside [R, r]; [R, I]
+  Matrix<T> mask, dropped, low_rank_dx;           // [R, I]
+  Matrix<T> z;                                    // [R, r]
+  Matrix<T> da, db;                               // [O, r], [r, I]  of this adapter
+  Matrix<T> dweight, dbias;                       // [O, I], [1, O]  of this thread
+  Matrix<T> row;                                  // [1, max(I, O)]
+  Matrix<T> merged[Group::kMax], d[Group::kMax];  // [O, I] W_p and D of each adapter of a group
+  std::vector<Matrix<T>> slots;                   // see FactorSums
 
-  NallBackwardScratch(Cutter& cut, const NallProblem& p, const FactorSums<S>& sums)
-      : weight(cut.matrix<T>(p.out, p.in)),
-        merged(cut.matrix<T>(p.out, p.in)),
+  NallBackwardScratch(Cutter& cut, const NallProblem& p, int64_t group, const FactorSums<S>& sums)
+      : weight(cut.packed<T>(p.out + p.rank, p.in)),
+        b(weight.from(p.out, 0)),
         a(cut.matrix<T>(p.out, p.rank)),
-        b(cut.matrix<T>(p.rank, p.in)),
-        b_t(cut.matrix<T>(p.in, p.rank)),
+        b_t(cut.packed<T>(p.in, p.rank)),
+        g(cut.matrix<T>(kRowBlock, p.out + padded<T>(p.rank))),
+        u(g.from(0, p.out)),
         x(cut.matrix<T>(kRowBlock, p.in)),
-        g(cut.matrix<T>(kRowBlock, p.out)),
         dx(cut.matrix<T>(kRowBlock, p.in)),
         mask(cut.matrix<T>(kRowBlock, p.in)),
         dropped(cut.matrix<T>(kRowBlock, p.in)),
         low_rank_dx(cut.matrix<T>(kRowBlock, p.in)),
-        u(cut.matrix<T>(kRowBlock, p.rank)),
         z(cut.matrix<T>(kRowBlock, p.rank)),
-        d(cut.matrix<T>(p.out, p.in)),
         da(cut.matrix<T>(p.out, p.rank)),
         db(cut.matrix<T>(p.rank, p.in)),
         dweight(cut.matrix<T>(p.out, p.in)),
         dbias(cut.matrix<T>(1, p.out)),
-        dbias_unit(cut.matrix<T>(1, p.out)),
         row(cut.matrix<T>(1, p.in > p.out ? p.in : p.out)),
-        slots(sums.cut(cut)) {}
+        slots(sums.cut(cut)) {
+    for (int64_t k = 0; k < group; ++k) {
+      merged[k] = cut.packed<T>(p.out, p.in);
+      d[k] = cut.matrix<T>(p.out, p.in);
+    }
+  }
 };
 
 template <typename S>
 class NallBackward {
   using T = Compute<S>;
+  using Scratch = NallBackwardScratch<S>;
 
  public:
   NallBackward(const NallProblem& p, const Schedule& schedule, const Strided& grad, const void* y,
@@ -67,11 +72,12 @@ class NallBackward {
         out_(out),
         dropout_(low_rank_dropout<T>(p)),
         factors_(out.A || out.B),
+        group_(merge(p.rows) ? group_size(2 * int64_t(sizeof(T)) * p.in * p.out) : 1),
         factor_sums_(schedule, {{out.A, p.out, p.rank}, {out.B, p.rank, p.in}}) {
     Cutter count(nullptr);
-    NallBackwardScratch<S> needed(count, p, factor_sums_);
+    Scratch needed(count, p, group_, factor_sums_);
     Cutter cut(scratch_slab(count.used() * size_t(schedule.threads())));
-    for (int t = 0; t < schedule.threads(); ++t) scratch_.emplace_back(cut, p, factor_sums_);
+    for (int t = 0; t < schedule.threads(); ++t) scratch_.emplace_back(cut, p, group_, factor_sums_);
   }
 
   void run() {
@@ -92,47 +98,49 @@ class NallBackward {
   }
 
   void work(int thread) {
-    const NallBackwardScratch<S>& s = scratch_[size_t(thread)];
+    const Scratch& s = scratch_[size_t(thread)];
     load_matrix(static_cast<const S*>(p_.weight), p_.out, p_.in, T(1), s.weight);
     fill_zero(s.dweight, p_.out);
     fill_zero(s.dbias, 1);
 
-    schedule_.for_each_segment(thread, [&](const Segment& segment) {
-      const bool merged = merge(schedule_.rows_of(segment.adapter));
-      const S* B = static_cast<const S*>(p_.B) + segment.adapter * p_.B_stride;
-      load_matrix(static_cast<const S*>(p_.A) + segment.adapter * p_.A_stride, p_.out, p_.rank, T(p_.alpha), s.a);
-      load_matrix(B, p_.rank, p_.in, T(1), s.b);
-      load_transposed(B, p_.rank, p_.in, T(p_.alpha), s.b_t);
-      if (merged && out_.x) gemm(p_.out, p_.in, p_.rank, s.a.left(), s.b, s.weight, s.merged);
-
-      bool first = true;
-      for (int64_t u = segment.first; u < segment.last; ++u, first = false) {
+    schedule_.for_each_group(thread, group_, [&](const Group& group) {
+      const bool merged = merge(schedule_.rows_of(group.segments[0].adapter));
+      for (int k = 0; k < group.size; ++k) {
+        load_adapter(s, group.segments[k].adapter);
+        if (merged && out_.x) gemm(p_.out, p_.in, p_.rank, s.a.left(), s.b, s.weight, s.merged[k]);
+      }
+      group.for_each_unit([&](int k, int64_t u, int64_t next_u) {
+        const bool first = u == group.segments[k].first;
         const Schedule::Unit unit = schedule_.unit(u);
+        const NextUnit<S> next(schedule_, thread, u, next_u);
         load_unit(s, unit);
         if (merged)
-          merged_unit(s, unit, first, next(p_.x, p_.in, thread, u), next(grad_, p_.out, thread, u));
+          merged_unit(s, unit, k, first, next);
         else
-          low_rank_unit(s, unit, first);
+          low_rank_unit(s, unit, first, next);
+      });
+      for (int k = 0; k < group.size && factors_; ++k) {
+        if (merged) {
+          load_adapter(s, group.segments[k].adapter);
+          gemm(p_.out, p_.rank, p_.in, s.d[k].left(), s.b_t, kNothing, s.da);
+          gemm(p_.rank, p_.in, p_.out, s.a.transposed(), s.d[k], kNothing, s.db);
+          if (out_.weight) add(s.d[k], p_.out, s.dweight);
+        }
+        const Matrix<T> sums[] = {s.da, s.db};
+        factor_sums_.deliver(thread, group.segments[k], s.slots, sums);
       }
-      if (!factors_) return;
-      if (merged) {
-        gemm(p_.out, p_.rank, p_.in, s.d.left(), s.b_t, kNothing, s.da);
-        gemm(p_.rank, p_.in, p_.out, s.a.transposed(), s.d, kNothing, s.db);
-        if (out_.weight) add(s.d, p_.out, s.dweight);
-      }
-      const Matrix<T> sums[] = {s.da, s.db};
-      factor_sums_.deliver(thread, segment, s.slots, sums);
     });
   }
 
-  Prefetch next(const Strided& array, int64_t features, int thread, int64_t u) const {
-    return prefetch_unit<S>(schedule_, array, features, thread, u + 1);
+  void load_adapter(const Scratch& s, int64_t adapter) const {
+    const S* B = static_cast<const S*>(p_.B) + adapter * p_.B_stride;
+    load_matrix(static_cast<const S*>(p_.A) + adapter * p_.A_stride, p_.out, p_.rank, T(p_.alpha), s.a);
+    load_matrix(B, p_.rank, p_.in, T(1), s.b);
+    load_transposed(B, p_.rank, p_.in, T(p_.alpha), s.b_t);
   }
 
-  void load_unit(const NallBackwardScratch<S>& s, const Schedule::Unit& unit) const {
+  void load_unit(const Scratch& s, const Schedule::Unit& unit) const {
     const T slope = p_.activation == Activation::relu ? T(0) : T(p_.negative_slope);
-    fill_zero(s.dbias_unit, 1);
-    T* const dbias = s.dbias_unit.data;
     for (int64_t row = unit.begin; row < unit.end; ++row) {
       T* const g = s.g.row(row - unit.begin);
       load_row(element<S>(p_.x, row, unit.slot), p_.x.feature, p_.in, s.x.row(row - unit.begin));
@@ -141,27 +149,39 @@ class NallBackward {
         const S* y = y_ + (row * p_.nodes + unit.slot) * p_.out;
         for (int64_t o = 0; o < p_.out; ++o) g[o] = widen(y[o]) > 0 ? g[o] : slope == 0 ? T(0) : g[o] * slope;
       }
-      for (int64_t o = 0; o < p_.out; ++o) dbias[o] += g[o];
     }
-    for (int64_t o = 0; o < p_.out; ++o) s.dbias.data[o] += dbias[o];
+    if (out_.bias) add_columns(s.g, unit.end - unit.begin, p_.out, s.dbias.data);
   }
 
-  void merged_unit(const NallBackwardScratch<S>& s, const Schedule::Unit& unit, bool first, Prefetch next_x,
-                   Prefetch next_g) const {
+  void merged_unit(const Scratch& s, const Schedule::Unit& unit, int k, bool first, const NextUnit<S>& next) const {
     const int64_t rows = unit.end - unit.begin;
     if (out_.x) {
       const Matrix<T> dx = dx_rows(s, unit);
-      gemm(rows, p_.in, p_.out, s.g.left(), s.merged, kNothing, dx, next_x);
+      gemm(rows, p_.in, p_.out, s.g.left(), s.merged[k], kNothing, dx, prefetch_inputs(next));
       store_dx(dx, unit);
     }
     if (factors_)
-      gemm(p_.out, p_.in, rows, s.g.transposed(), s.x, first ? kNothing : s.d, s.d, next_g);
+      gemm(p_.out, p_.in, rows, s.g.transposed(), s.x, first ? kNothing : s.d[k], s.d[k], prefetch_gradient(next));
     else if (out_.weight)
-      gemm(p_.out, p_.in, rows, s.g.transposed(), s.x, s.dweight, s.dweight, next_g);
+      gemm(p_.out, p_.in, rows, s.g.transposed(), s.x, s.dweight, s.dweight, prefetch_gradient(next));
+  }
+
+  Prefetch prefetch_inputs(const NextUnit<S>& next) const {
+    Prefetch fetch;
+    next.rows(fetch, p_.x, p_.in);
+    next.factors(fetch, p_.A, p_.A_stride, p_.out, p_.rank);
+    next.factors(fetch, p_.B, p_.B_stride, p_.rank, p_.in);
+    return fetch;
+  }
+
+  Prefetch prefetch_gradient(const NextUnit<S>& next) const {
+    Prefetch fetch;
+    next.rows(fetch, grad_, p_.out);
+    return fetch;
   }
 
   // Where dX of the unit is computed: in the caller's array if that takes whole vectors and no conversion.
-  Matrix<T> dx_rows(const NallBackwardScratch<S>& s, const Schedule::Unit& unit) const {
+  Matrix<T> dx_rows(const Scratch& s, const Schedule::Unit& unit) const {
     if constexpr (std::is_same_v<S, T>)
       if (p_.in % lanes<T> == 0) return {dx_out(unit, unit.begin), p_.nodes * p_.in};
     return s.dx;
@@ -171,7 +191,7 @@ class NallBackward {
     return static_cast<S*>(out_.x) + (row * p_.nodes + unit.slot) * p_.in;
   }
 
-  void low_rank_unit(const NallBackwardScratch<S>& s, const Schedule::Unit& unit, bool first) const {
+  void low_rank_unit(const Scratch& s, const Schedule::Unit& unit, bool first, const NextUnit<S>& next) const {
     const int64_t rows = unit.end - unit.begin;
     Matrix<T> low_rank_x = s.x;
     if (dropout_.active()) {
@@ -185,19 +205,18 @@ class NallBackward {
     }
     if (out_.x || factors_) gemm(rows, p_.rank, p_.out, s.g.left(), s.a, kNothing, s.u);
     if (out_.x) {
+      const Matrix<T> dx = dropout_.active() ? s.dx : dx_rows(s, unit);
+      gemm(rows, p_.in, dropout_.active() ? p_.out : p_.out + p_.rank, s.g.left(), s.weight, kNothing, dx,
+           prefetch_inputs(next));
       if (dropout_.active()) {
-        gemm(rows, p_.in, p_.out, s.g.left(), s.weight, kNothing, s.dx);
         gemm(rows, p_.in, p_.rank, s.u.left(), s.b, kNothing, s.low_rank_dx);
         for (int64_t i = 0; i < rows; ++i)
           for (int64_t j = 0; j < p_.in; ++j)
             s.dx.row(i)[j] += s.mask.row(i)[j] == 0 ? T(0) : s.mask.row(i)[j] * s.low_rank_dx.row(i)[j];
-      } else {
-        gemm(rows, p_.in, p_.rank, s.u.left(), s.b, kNothing, s.dx);
-        gemm(rows, p_.in, p_.out, s.g.left(), s.weight, s.dx, s.dx);
       }
-      store_dx(s.dx, unit);
+      store_dx(dx, unit);
     }
-    if (out_.weight) gemm(p_.out, p_.in, rows, s.g.transposed(), s.x, s.dweight, s.dweight);
+    if (out_.weight) gemm(p_.out, p_.in, rows, s.g.transposed(), s.x, s.dweight, s.dweight, prefetch_gradient(next));
     if (factors_) {
       gemm(rows, p_.rank, p_.in, low_rank_x.left(), s.b_t, kNothing, s.z);
       gemm(p_.out, p_.rank, rows, s.g.transposed(), s.z, first ? kNothing : s.da, s.da);
@@ -228,8 +247,9 @@ class NallBackward {
   const NallGradients& out_;
   const Dropout<T> dropout_;
   const bool factors_;
+  const int64_t group_;
   FactorSums<S> factor_sums_;
-  std::vector<NallBackwardScratch<S>> scratch_;  // by thread
+  std::vector<Scratch> scratch_;  // by thread
 };
 
 template <typename S>

@@ -4,13 +4,15 @@
 // x is read once, y written once, A and B read once per adapter.
 //
 // Two orders of contraction, by cost: build W_p = W + alpha A_p B_p once per adapter (2 I O r flop) and multiply the
-// rows by it; or, for few rows or with dropout on the low-rank path, z = dropout(x) B_p^T and y = x W^T + z alpha
-// A_p^T.
+// rows by it; or, for few rows or with dropout on the low-rank path, z = dropout(x) B_p^T and, as one product,
+// y = [x z] [W alpha A_p]^T: z stands behind x in the tile, alpha A_p^T below W^T.
 #pragma once
 
 #include <type_traits>
+#include <vector>
 
 #include "kernels.h"
+#include "next_unit.h"
 #include "parallel.h"
 #include "scratch.h"
 #include "tile.h"
@@ -26,22 +28,25 @@ inline int64_t element_index(const NallProblem& p, int64_t row, int64_t slot) { 
 
 template <typename T>
 struct NallForwardScratch {
-  Matrix<T> weight_t, bias;    // [I, O], [1, O]
-  Matrix<T> merged_t;          // [I, O]  W_p^T
-  Matrix<T> a_t, b, b_t;       // [r, O] alpha A_p^T, [r, I], [I, r]
-  Matrix<T> x, dropped, z, y;  // [R, I], [R, I], [R, r], [R, O]
+  Matrix<T> weight_t, a_t;          // [I, O] W^T above [r, O] alpha A_p^T
+  Matrix<T> bias;                   // [1, O]
+  Matrix<T> b, b_t;                 // [r, I], [I, r]
+  Matrix<T> x, z;                   // [R, I] beside [R, r]
+  Matrix<T> dropped, y;             // [R, I], [R, O]
+  Matrix<T> merged_t[Group::kMax];  // [I, O] W_p^T of each adapter of a group
 
-  NallForwardScratch(Cutter& cut, const NallProblem& p)
-      : weight_t(cut.matrix<T>(p.in, p.out)),
+  NallForwardScratch(Cutter& cut, const NallProblem& p, int64_t group)
+      : weight_t(cut.packed<T>(p.in + p.rank, p.out)),
+        a_t(weight_t.from(p.in, 0)),
         bias(cut.matrix<T>(1, p.out)),
-        merged_t(cut.matrix<T>(p.in, p.out)),
-        a_t(cut.matrix<T>(p.rank, p.out)),
         b(cut.matrix<T>(p.rank, p.in)),
-        b_t(cut.matrix<T>(p.in, p.rank)),
-        x(cut.matrix<T>(kRowBlock, p.in)),
+        b_t(cut.packed<T>(p.in, p.rank)),
+        x(cut.matrix<T>(kRowBlock, p.in + padded<T>(p.rank))),
+        z(x.from(0, p.in)),
         dropped(cut.matrix<T>(kRowBlock, p.in)),
-        z(cut.matrix<T>(kRowBlock, p.rank)),
-        y(cut.matrix<T>(kRowBlock, p.out)) {}
+        y(cut.matrix<T>(kRowBlock, p.out)) {
+    for (int64_t k = 0; k < group; ++k) merged_t[k] = cut.packed<T>(p.in, p.out);
+  }
 };
 
 // y > 0 ? y : y * slope, but without 0 * inf for relu; NaN stays NaN.
@@ -53,78 +58,103 @@ void activate(const NallProblem& p, T* y) {
     for (int64_t o = 0; o < p.out; ++o) y[o] = y[o] > 0 ? y[o] : y[o] * T(p.negative_slope);
 }
 
-// The rows of a unit that this thread will need next, if it has any left.
 template <typename S>
-Prefetch prefetch_unit(const Schedule& schedule, const Strided& array, int64_t features, int thread, int64_t u) {
-  if (u >= schedule.last(thread) || array.feature != 1) return {};
-  const Schedule::Unit unit = schedule.unit(u);
-  constexpr int64_t kSize = sizeof(S);
-  return {element<S>(array, unit.begin, unit.slot), unit.end - unit.begin, array.row * kSize, features * kSize};
-}
-
-template <typename S>
-void nall_forward(const NallProblem& p, const Schedule& schedule, void* y_out) {
+class NallForward {
   using T = Compute<S>;
-  const Dropout<T> dropout = low_rank_dropout<T>(p);
-  Cutter count(nullptr);
-  NallForwardScratch<T> needed(count, p);
-  char* slab = scratch_slab(count.used() * size_t(schedule.threads()));
+  using Scratch = NallForwardScratch<T>;
 
-  parallel(schedule.threads(), [&](int thread) {
-    Cutter cut(slab + count.used() * size_t(thread));
-    const NallForwardScratch<T> s(cut, p);
-    const Matrix<T> nothing{nullptr, 0};
-    load_transposed(static_cast<const S*>(p.weight), p.out, p.in, T(1), s.weight_t);
-    Matrix<T> bias = nothing;
-    if (p.bias) {
-      load_row(static_cast<const S*>(p.bias), 1, p.out, s.bias.data);
-      bias = {s.bias.data, 0};
-    }
+ public:
+  NallForward(const NallProblem& p, const Schedule& schedule, void* y)
+      : p_(p),
+        schedule_(schedule),
+        y_(static_cast<S*>(y)),
+        dropout_(low_rank_dropout<T>(p)),
+        group_(merge(p.rows) ? group_size(int64_t(sizeof(T)) * p.in * p.out) : 1) {
+    Cutter count(nullptr);
+    Scratch needed(count, p, group_);
+    Cutter cut(scratch_slab(count.used() * size_t(schedule.threads())));
+    for (int t = 0; t < schedule.threads(); ++t) scratch_.emplace_back(cut, p, group_);
+  }
 
-    schedule.for_each_segment(thread, [&](const Segment& segment) {
-      const int64_t rows_of_adapter = schedule.rows_of(segment.adapter);
-      const bool merge = !dropout.active() && p.in * p.out < rows_of_adapter * (p.in + p.out);
-      const S* B = static_cast<const S*>(p.B) + segment.adapter * p.B_stride;
-      load_transposed(static_cast<const S*>(p.A) + segment.adapter * p.A_stride, p.out, p.rank, T(p.alpha), s.a_t);
-      if (merge) {
-        load_matrix(B, p.rank, p.in, T(1), s.b);
-        gemm(p.in, p.out, p.rank, s.b.transposed(), s.a_t, s.weight_t, s.merged_t);
-      } else {
-        load_transposed(B, p.rank, p.in, T(1), s.b_t);
-      }
+  void run() {
+    parallel(schedule_.threads(), [&](int thread) { work(thread); });
+  }
 
-      for (int64_t u = segment.first; u < segment.last; ++u) {
-        const Schedule::Unit unit = schedule.unit(u);
-        const int64_t rows = unit.end - unit.begin;
-        for (int64_t i = 0; i < rows; ++i)
-          load_row(element<S>(p.x, unit.begin + i, unit.slot), p.x.feature, p.in, s.x.row(i));
-        // Straight into y where that has whole vectors and no conversion is due.
-        const bool direct = std::is_same_v<S, T> && p.out % lanes<T> == 0;
-        S* const y_rows = static_cast<S*>(y_out) + (unit.begin * p.nodes + unit.slot) * p.out;
-        Matrix<T> y = s.y;
-        if constexpr (std::is_same_v<S, T>)
-          if (direct) y = {y_rows, p.nodes * p.out};
-        gemm(rows, p.out, p.in, s.x.left(), merge ? s.merged_t : s.weight_t, bias, y,
-             prefetch_unit<S>(schedule, p.x, p.in, thread, u + 1));
-        if (!merge) {
-          Matrix<T> low_rank_x = s.x;
-          if (dropout.active()) {
-            low_rank_x = s.dropped;
-            for (int64_t i = 0; i < rows; ++i) {
-              dropout.factors(element_index(p, unit.begin + i, unit.slot), p.in, s.dropped.row(i));
-              drop_row(s.x.row(i), s.dropped.row(i), p.in, s.dropped.row(i));
-            }
-          }
-          gemm(rows, p.rank, p.in, low_rank_x.left(), s.b_t, nothing, s.z);
-          gemm(rows, p.out, p.rank, s.z.left(), s.a_t, y, y);
-        }
-        for (int64_t i = 0; i < rows; ++i) {
-          activate(p, y.row(i));
-          if (!direct) store_row(y.row(i), p.out, y_rows + i * p.nodes * p.out);
-        }
-      }
+ private:
+  bool merge(int64_t rows) const { return !dropout_.active() && p_.in * p_.out < rows * (p_.in + p_.out); }
+
+  void work(int thread) const {
+    const Scratch& s = scratch_[size_t(thread)];
+    load_transposed(static_cast<const S*>(p_.weight), p_.out, p_.in, T(1), s.weight_t);
+    if (p_.bias) load_row(static_cast<const S*>(p_.bias), 1, p_.out, s.bias.data);
+    schedule_.for_each_group(thread, group_, [&](const Group& group) {
+      const bool merged = merge(schedule_.rows_of(group.segments[0].adapter));
+      for (int k = 0; k < group.size; ++k) prepare(s, group.segments[k].adapter, merged ? &s.merged_t[k] : nullptr);
+      group.for_each_unit([&](int k, int64_t u, int64_t next) {
+        unit(s, schedule_.unit(u), merged ? &s.merged_t[k] : nullptr, NextUnit<S>(schedule_, thread, u, next));
+      });
     });
-  });
+  }
+
+  void prepare(const Scratch& s, int64_t adapter, const Matrix<T>* merged_t) const {
+    const S* B = static_cast<const S*>(p_.B) + adapter * p_.B_stride;
+    load_transposed(static_cast<const S*>(p_.A) + adapter * p_.A_stride, p_.out, p_.rank, T(p_.alpha), s.a_t);
+    if (merged_t) {
+      load_matrix(B, p_.rank, p_.in, T(1), s.b);
+      gemm(p_.in, p_.out, p_.rank, s.b.transposed(), s.a_t, s.weight_t, *merged_t);
+    } else {
+      load_transposed(B, p_.rank, p_.in, T(1), s.b_t);
+    }
+  }
+
+  void unit(const Scratch& s, const Schedule::Unit& unit, const Matrix<T>* merged_t, const NextUnit<S>& next) const {
+    const int64_t rows = unit.end - unit.begin;
+    for (int64_t i = 0; i < rows; ++i)
+      load_row(element<S>(p_.x, unit.begin + i, unit.slot), p_.x.feature, p_.in, s.x.row(i));
+    if (!merged_t) {
+      if (dropout_.active())
+        for (int64_t i = 0; i < rows; ++i) {
+          dropout_.factors(element_index(p_, unit.begin + i, unit.slot), p_.in, s.dropped.row(i));
+          drop_row(s.x.row(i), s.dropped.row(i), p_.in, s.dropped.row(i));
+        }
+      gemm(rows, p_.rank, p_.in, (dropout_.active() ? s.dropped : s.x).left(), s.b_t, kNothing, s.z);
+    }
+    // Straight into y where that has whole vectors and no conversion is due.
+    const bool direct = std::is_same_v<S, T> && p_.out % lanes<T> == 0;
+    S* const y_rows = y_ + (unit.begin * p_.nodes + unit.slot) * p_.out;
+    Matrix<T> y = s.y;
+    if constexpr (std::is_same_v<S, T>)
+      if (direct) y = {y_rows, p_.nodes * p_.out};
+    const Matrix<T> bias = p_.bias ? Matrix<T>{s.bias.data, 0} : kNothing;
+    gemm(rows, p_.out, merged_t ? p_.in : p_.in + p_.rank, s.x.left(), merged_t ? *merged_t : s.weight_t, bias, y,
+         prefetch(next));
+    for (int64_t i = 0; i < rows; ++i) {
+      activate(p_, y.row(i));
+      if (!direct) store_row(y.row(i), p_.out, y_rows + i * p_.nodes * p_.out);
+    }
+  }
+
+  Prefetch prefetch(const NextUnit<S>& next) const {
+    Prefetch fetch;
+    next.rows(fetch, p_.x, p_.in);
+    next.factors(fetch, p_.A, p_.A_stride, p_.out, p_.rank);
+    next.factors(fetch, p_.B, p_.B_stride, p_.rank, p_.in);
+    return fetch;
+  }
+
+  static constexpr Matrix<T> kNothing{nullptr, 0};
+
+  const NallProblem& p_;
+  const Schedule& schedule_;
+  S* const y_;
+  const Dropout<T> dropout_;
+  const int64_t group_;
+  std::vector<Scratch> scratch_;  // by thread; made here, where running out of memory can still be thrown
+};
+
+template <typename S>
+void nall_forward(const NallProblem& p, const Schedule& schedule, void* y) {
+  NallForward<S>(p, schedule, y).run();
 }
 
 }  // namespace stlora::cpu::STLORA_ISA

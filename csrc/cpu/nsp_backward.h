@@ -1,11 +1,12 @@
 // Backward of the NSP stack: dh and, per layer, dw, dW, db, dA, dB in one parallel region.
 //
-// A thread takes the gradient G of a chunk of a node's rows down through all layers; G stays in L2. Of each layer it
-// reads the input that the forward pass saved (recomputing it would cost the whole forward pass again), and recomputes
-// sigma, its derivative and the dropout mask from it, tile by tile. Per chunk and layer:
+// A thread takes the gradient G of a tile of a node's rows down through all layers while it stays in L1/L2. Of each
+// layer it reads the input that the forward pass saved (recomputing it would cost the whole forward pass again), and
+// recomputes sigma, its derivative and the dropout mask from it. Per layer:
 //   W_lp = W_l + alpha A_lp B_lp,   dS = G W_lp,   D = G^T s,   db += sum G,   dW += D,
-//   dA_lp += alpha D B_lp^T,  dB_lp += alpha A_lp^T D,   dU = dS * f,  dw += sum dU * n,
-//   dN = dU * w,   G += (dN - n mean(dN * n)) / rms.
+//   dA_lp = alpha D B_lp^T,  dB_lp = alpha A_lp^T D (once per adapter),   and G through sigma (sigma.h);
+// or, where that is cheaper, in the low-rank order (nall_backward.h):
+//   U = G alpha A_lp,   Z = s alpha B_lp^T,   dS = [G U] [W_l B_lp],   dW += G^T s,   dA_lp += G^T Z,   dB_lp += U^T s.
 #pragma once
 
 #include "gradient_sums.h"
@@ -16,39 +17,43 @@ namespace stlora::cpu::STLORA_ISA {
 template <typename S>
 struct NspBackwardScratch {
   using T = Compute<S>;
-  std::vector<Matrix<T>> weight, dweight;  // L x [D, D]; dweight of this thread
-  Matrix<T> norm_weight, dnorm, dbias;     // [L, D]; sums of this thread
-  Matrix<T> merged, d;                     // [D, D]
-  Matrix<T> a, b, b_t;                     // [D, r] alpha A_p, [r, D], [D, r] alpha B_p^T
+  std::vector<Matrix<T>> weight, dweight;  // L x [D, D] above [r, D] B_p; L x [D, D] of this thread
+  std::vector<Matrix<T>> a, b_t;           // L x [D, r] alpha A_p, alpha B_p^T
+  std::vector<Matrix<T>> merged, d;        // group x L x [D, D]
   std::vector<Matrix<T>> factors;          // dA [D, r], dB [r, D] of layer 0, then of layer 1, ...: this adapter's
-  Matrix<T> g;                             // [chunk, D]
-  Matrix<T> h, n, f, s, ds;                // [R, D]
+  Matrix<T> norm_weight, dnorm, dbias;     // [L, D]; sums of this thread
+  Matrix<T> g, u;                          // [R, D] beside [R, r]
+  Matrix<T> h, f, s, z, ds;                // [R, D]; z [R, r]
   Matrix<T> inverse, dnorm_tile;           // [1, R] 1 / rms, [1, D]
   std::vector<Matrix<T>> slots;            // see FactorSums
 
-  NspBackwardScratch(Cutter& cut, const NspProblem& p, int64_t chunk, const FactorSums<S>& sums)
+  NspBackwardScratch(Cutter& cut, const NspProblem& p, int64_t group, const FactorSums<S>& sums)
       : norm_weight(cut.matrix<T>(p.depth, p.features)),
         dnorm(cut.matrix<T>(p.depth, p.features)),
         dbias(cut.matrix<T>(p.depth, p.features)),
-        merged(cut.matrix<T>(p.features, p.features)),
-        d(cut.matrix<T>(p.features, p.features)),
-        a(cut.matrix<T>(p.features, max_rank(p))),
-        b(cut.matrix<T>(max_rank(p), p.features)),
-        b_t(cut.matrix<T>(p.features, max_rank(p))),
-        g(cut.matrix<T>(chunk, p.features)),
+        g(cut.matrix<T>(kRowBlock, p.features + padded<T>(max_rank(p)))),
+        u(g.from(0, p.features)),
         h(cut.matrix<T>(kRowBlock, p.features)),
-        n(cut.matrix<T>(kRowBlock, p.features)),
         f(cut.matrix<T>(kRowBlock, p.features)),
         s(cut.matrix<T>(kRowBlock, p.features)),
+        z(cut.matrix<T>(kRowBlock, max_rank(p))),
         ds(cut.matrix<T>(kRowBlock, p.features)),
         inverse(cut.matrix<T>(1, kRowBlock)),
         dnorm_tile(cut.matrix<T>(1, p.features)),
         slots(sums.cut(cut)) {
+    const int64_t D = p.features;
     for (int64_t l = 0; l < p.depth; ++l) {
-      weight.push_back(cut.matrix<T>(p.features, p.features));
-      dweight.push_back(cut.matrix<T>(p.features, p.features));
-      factors.push_back(cut.matrix<T>(p.features, p.layers[l].rank));
-      factors.push_back(cut.matrix<T>(p.layers[l].rank, p.features));
+      const int64_t rank = p.layers[l].rank;
+      weight.push_back(cut.packed<T>(D + rank, D));
+      dweight.push_back(cut.matrix<T>(D, D));
+      a.push_back(cut.matrix<T>(D, rank));
+      b_t.push_back(cut.packed<T>(D, rank));
+      factors.push_back(cut.matrix<T>(D, rank));
+      factors.push_back(cut.matrix<T>(rank, D));
+    }
+    for (int64_t m = 0; m < group * p.depth; ++m) {
+      merged.push_back(cut.packed<T>(D, D));
+      d.push_back(cut.matrix<T>(D, D));
     }
   }
 };
@@ -67,11 +72,13 @@ class NspBackward {
         saved_(const_cast<void*>(saved)),  // read only: saved_rows serves the forward pass too
         dh_(static_cast<S*>(dh)),
         out_(out),
+        lowest_(lowest_wanted(p, dh, out)),
+        group_(merge(p.rows) ? group_size(2 * int64_t(sizeof(T)) * p.depth * p.features * p.features) : 1),
         factor_sums_(schedule, factor_outputs(p, out)) {
     Cutter count(nullptr);
-    Scratch needed(count, p, schedule.row_block(), factor_sums_);
+    Scratch needed(count, p, group_, factor_sums_);
     Cutter cut(scratch_slab(count.used() * size_t(schedule.threads())));
-    for (int t = 0; t < schedule.threads(); ++t) scratch_.emplace_back(cut, p, schedule.row_block(), factor_sums_);
+    for (int t = 0; t < schedule.threads(); ++t) scratch_.emplace_back(cut, p, group_, factor_sums_);
   }
 
   void run() {
@@ -89,111 +96,139 @@ class NspBackward {
   }
 
   // The lowest layer whose input gradient or parameters anybody wants: below it nothing is computed.
-  int64_t lowest_wanted() const {
-    if (dh_) return 0;
-    for (int64_t l = 0; l < p_.depth; ++l)
-      if (out_[l].norm_weight || out_[l].weight || out_[l].bias || out_[l].A || out_[l].B) return l;
-    return p_.depth;
+  static int64_t lowest_wanted(const NspProblem& p, const void* dh, const NspLayerGradients* out) {
+    if (dh) return 0;
+    for (int64_t l = 0; l < p.depth; ++l)
+      if (out[l].norm_weight || out[l].weight || out[l].bias || out[l].A || out[l].B) return l;
+    return p.depth;
   }
+
+  bool wants_factors(int64_t l) const { return out_[l].A || out_[l].B; }
+  bool wants_inputs(int64_t l) const { return dh_ || out_[l].norm_weight || l > lowest_; }
+
+  // The cheaper order, counted in multiplications beyond the shared layer's, if all gradients are wanted: 3 D D r for
+  // the adapter against 5 D r for each row.
+  bool merge(int64_t rows) const { return 3 * p_.features < 5 * rows; }
 
   void work(int thread) {
     const Scratch& s = scratch_[size_t(thread)];
-    const int64_t D = p_.features, lowest = lowest_wanted();
+    const int64_t D = p_.features;
     fill_zero(s.dnorm, p_.depth);
     fill_zero(s.dbias, p_.depth);
-    for (int64_t l = 0; l < p_.depth; ++l) {
+    for (int64_t l = lowest_; l < p_.depth; ++l) {
       load_matrix(static_cast<const S*>(p_.layers[l].weight), D, D, T(1), s.weight[size_t(l)]);
       load_row(static_cast<const S*>(p_.layers[l].norm_weight), 1, D, s.norm_weight.row(l));
-      fill_zero(s.dweight[size_t(l)], D);
     }
-    schedule_.for_each_segment(thread, [&](const Segment& segment) {
-      for (int64_t u = segment.first; u < segment.last; ++u) {
-        const Schedule::Unit unit = schedule_.unit(u);
-        const int64_t rows = unit.end - unit.begin;
-        for (int64_t i = 0; i < rows; ++i)
-          load_row(element<S>(grad_, unit.begin + i, unit.slot), grad_.feature, D, s.g.row(i));
-        for (int64_t l = p_.depth - 1; l >= lowest; --l) layer(s, segment.adapter, unit, l, u == segment.first);
-        if (!dh_) continue;
-        for (int64_t i = 0; i < rows; ++i)
-          store_row(s.g.row(i), D, dh_ + ((unit.begin + i) * p_.nodes + unit.slot) * D);
+    for (int64_t l = 0; l < p_.depth; ++l) fill_zero(s.dweight[size_t(l)], D);
+    schedule_.for_each_group(thread, group_, [&](const Group& group) {
+      const bool merged = merge(schedule_.rows_of(group.segments[0].adapter));
+      for (int k = 0; k < group.size; ++k)
+        for (int64_t l = lowest_; l < p_.depth; ++l) {
+          load_adapter(s, group.segments[k].adapter, l);
+          if (merged && wants_inputs(l))
+            gemm(D, D, p_.layers[l].rank, s.a[size_t(l)].left(), s.weight[size_t(l)].from(D, 0), s.weight[size_t(l)],
+                 s.merged[size_t(k * p_.depth + l)]);
+        }
+      group.for_each_unit([&](int k, int64_t u, int64_t next) {
+        unit(s, schedule_.unit(u), merged ? k : -1, u == group.segments[k].first,
+             NextUnit<S>(schedule_, thread, u, next));
+      });
+      for (int k = 0; k < group.size; ++k) {
+        for (int64_t l = lowest_; l < p_.depth && merged; ++l) finish_adapter(s, group.segments[k].adapter, k, l);
+        factor_sums_.deliver(thread, group.segments[k], s.slots, s.factors.data());
       }
-      factor_sums_.deliver(thread, segment, s.slots, s.factors.data());
     });
   }
 
-  // G of the chunk from the output of layer l to its input.
-  void layer(const Scratch& s, int64_t adapter, const Schedule::Unit& unit, int64_t l, bool first) const {
-    const int64_t D = p_.features, rows = unit.end - unit.begin;
+  void load_adapter(const Scratch& s, int64_t adapter, int64_t l) const {
     const NspLayer& layer = p_.layers[l];
-    const NspLayerGradients& out = out_[l];
-    const bool factors = out.A || out.B, inputs = dh_ || out.norm_weight || l > lowest_wanted();
+    const int64_t D = p_.features;
     const S* B = static_cast<const S*>(layer.B) + adapter * layer.B_stride;
-    load_matrix(static_cast<const S*>(layer.A) + adapter * layer.A_stride, D, layer.rank, T(p_.alpha), s.a);
-    load_matrix(B, layer.rank, D, T(1), s.b);
-    if (inputs) gemm(D, D, layer.rank, s.a.left(), s.b, s.weight[size_t(l)], s.merged);
-    for (int64_t begin = 0; begin < rows; begin += kRowBlock) {
-      const int64_t count = begin + kRowBlock < rows ? kRowBlock : rows - begin;
-      const Matrix<T> g{s.g.row(begin), s.g.ld};
-      load_sigma(s, unit, l, begin, count);
-      if (factors || out.weight) gemm(D, D, count, g.transposed(), s.s, begin == 0 ? kNothing : s.d, s.d);
-      if (out.bias) add_columns(g, count, D, s.dbias.row(l));
-      if (inputs) {
-        gemm(count, D, D, g.left(), s.merged, kNothing, s.ds);
-        through_sigma(s, l, count, g);
-      }
-    }
-    if (out.weight) add(s.d, D, s.dweight[size_t(l)]);
-    if (factors) {
-      const Matrix<T> da = s.factors[size_t(2 * l)], db = s.factors[size_t(2 * l + 1)];
-      load_transposed(B, layer.rank, D, T(p_.alpha), s.b_t);
-      gemm(D, layer.rank, D, s.d.left(), s.b_t, first ? kNothing : da, da);
-      gemm(layer.rank, D, D, s.a.transposed(), s.d, first ? kNothing : db, db);
-    }
+    load_matrix(static_cast<const S*>(layer.A) + adapter * layer.A_stride, D, layer.rank, T(p_.alpha), s.a[size_t(l)]);
+    load_matrix(B, layer.rank, D, T(1), s.weight[size_t(l)].from(D, 0));
+    load_transposed(B, layer.rank, D, T(p_.alpha), s.b_t[size_t(l)]);
   }
 
-  // The layer's input of a tile, and from it s, n, f and 1 / rms.
-  void load_sigma(const Scratch& s, const Schedule::Unit& unit, int64_t l, int64_t begin, int64_t count) const {
-    const int64_t D = p_.features;
-    const Sigma<T> sigma(p_, l, s.norm_weight.row(l));
-    for (int64_t i = 0; i < count; ++i) {
-      const int64_t row = unit.begin + begin + i;
-      T* h = s.h.row(i);
-      if (l == 0)
-        load_row(element<S>(p_.h, row, unit.slot), p_.h.feature, D, h);
+  // What D of an adapter says, in the merged order.
+  void finish_adapter(const Scratch& s, int64_t adapter, int k, int64_t l) const {
+    if (!wants_factors(l)) return;
+    const int64_t D = p_.features, rank = p_.layers[l].rank;
+    const Matrix<T> d = s.d[size_t(k * p_.depth + l)];
+    if (group_ > 1) load_adapter(s, adapter, l);
+    if (out_[l].weight) add(d, D, s.dweight[size_t(l)]);
+    gemm(D, rank, D, d.left(), s.b_t[size_t(l)], kNothing, s.factors[size_t(2 * l)]);
+    gemm(rank, D, D, s.a[size_t(l)].transposed(), d, kNothing, s.factors[size_t(2 * l + 1)]);
+  }
+
+  // G of the tile through all layers; k is the adapter's place in the group, -1 in the low-rank order.
+  void unit(const Scratch& s, const Schedule::Unit& unit, int k, bool first, const NextUnit<S>& next) const {
+    const int64_t D = p_.features, rows = unit.end - unit.begin;
+    for (int64_t i = 0; i < rows; ++i)
+      load_row(element<S>(grad_, unit.begin + i, unit.slot), grad_.feature, D, s.g.row(i));
+    for (int64_t l = p_.depth - 1; l >= lowest_; --l) {
+      const Sigma<T> sigma(p_, l, s.norm_weight.row(l));
+      const Matrix<const T> h = load_sigma(s, sigma, unit, l);
+      if (out_[l].bias) add_columns(s.g, rows, D, s.dbias.row(l));
+      if (k >= 0)
+        merged_layer(s, rows, l, k, first, prefetch(next, l));
       else
-        load_row(saved_rows<T>(p_, saved_, unit.slot, l, row), 1, D, h);
-      s.inverse.data[i] = sigma.row(h, element_index(p_, row, unit.slot), s.n.row(i), s.f.row(i), s.s.row(i));
+        low_rank_layer(s, rows, l, first, prefetch(next, l));
+      if (wants_inputs(l)) sigma.backward(h, s.inverse.data, s.f, s.ds, rows, s.dnorm_tile.data, s.dnorm.row(l), s.g);
     }
+    for (int64_t i = 0; i < rows && dh_; ++i)
+      store_row(s.g.row(i), D, dh_ + ((unit.begin + i) * p_.nodes + unit.slot) * D);
   }
 
-  // dS of a tile to dU, dw and the gradient of the layer's input, which the residual adds to G.
-  void through_sigma(const Scratch& s, int64_t l, int64_t count, Matrix<T> g) const {
+  void merged_layer(const Scratch& s, int64_t rows, int64_t l, int k, bool first, Prefetch next) const {
     const int64_t D = p_.features;
-    const T* w = s.norm_weight.row(l);
-    T *dw_tile = s.dnorm_tile.data, *dw = s.dnorm.row(l);
-    std::memset(dw_tile, 0, sizeof(T) * size_t(padded<T>(D)));
-    for (int64_t i = 0; i < count; ++i) {
-      T *ds = s.ds.row(i), *row = g.row(i);
-      const T *n = s.n.row(i), *f = s.f.row(i);
-      for (int64_t j = 0; j < D; j += lanes<T>) {
-        const Vector<T> du = load(ds + j) * load(f + j);
-        store(dw_tile + j, load(dw_tile + j) + du * load(n + j));
-        store(ds + j, du * load(w + j));  // dN
-      }
-      const T mean = dot(ds, n, D) / T(D), inverse = s.inverse.data[i];
-      for (int64_t j = 0; j < D; j += lanes<T>)
-        store(row + j, load(row + j) + inverse * (load(ds + j) - load(n + j) * mean));
-    }
-    for (int64_t j = 0; j < D; ++j) dw[j] += dw_tile[j];
+    const size_t m = size_t(k * p_.depth + l);
+    if (wants_factors(l))
+      gemm(D, D, rows, s.g.transposed(), s.s, first ? kNothing : s.d[m], s.d[m]);
+    else if (out_[l].weight)
+      gemm(D, D, rows, s.g.transposed(), s.s, s.dweight[size_t(l)], s.dweight[size_t(l)]);
+    if (wants_inputs(l)) gemm(rows, D, D, s.g.left(), s.merged[m], kNothing, s.ds, next);
   }
 
-  // sum += the columns' sums over a tile, added up apart first: long sums of many small numbers would lose digits.
-  static void add_columns(Matrix<T> m, int64_t rows, int64_t columns, T* sum) {
-    for (int64_t j = 0; j < columns; j += lanes<T>) {
-      Vector<T> tile{};
-      for (int64_t i = 0; i < rows; ++i) tile += load(m.row(i) + j);
-      store(sum + j, load(sum + j) + tile);
+  void low_rank_layer(const Scratch& s, int64_t rows, int64_t l, bool first, Prefetch next) const {
+    const int64_t D = p_.features, rank = p_.layers[l].rank;
+    const size_t layer = size_t(l);
+    if (wants_factors(l) || wants_inputs(l)) gemm(rows, rank, D, s.g.left(), s.a[layer], kNothing, s.u);
+    if (out_[l].weight) gemm(D, D, rows, s.g.transposed(), s.s, s.dweight[layer], s.dweight[layer]);
+    if (wants_factors(l)) {
+      const Matrix<T> da = s.factors[2 * layer], db = s.factors[2 * layer + 1];
+      gemm(rows, rank, D, s.s.left(), s.b_t[layer], kNothing, s.z);
+      gemm(D, rank, rows, s.g.transposed(), s.z, first ? kNothing : da, da);
+      gemm(rank, D, rows, s.u.transposed(), s.s, first ? kNothing : db, db);
     }
+    if (wants_inputs(l)) gemm(rows, D, D + rank, s.g.left(), s.weight[layer], kNothing, s.ds, next);
+  }
+
+  // The layer's input of a tile, and from it s, f and 1 / rms.
+  Matrix<const T> load_sigma(const Scratch& s, const Sigma<T>& sigma, const Schedule::Unit& unit, int64_t l) const {
+    const int64_t D = p_.features, rows = unit.end - unit.begin;
+    Matrix<const T> h{s.h.data, s.h.ld};
+    if (l > 0 && D % lanes<T> == 0)  // whole vectors: read where it stands
+      h = {saved_rows<T>(p_, saved_, unit.slot, l, unit.begin), D};
+    else
+      for (int64_t i = 0; i < rows; ++i)
+        if (l > 0)
+          load_row(saved_rows<T>(p_, saved_, unit.slot, l, unit.begin + i), 1, D, s.h.row(i));
+        else
+          load_row(element<S>(p_.h, unit.begin + i, unit.slot), p_.h.feature, D, s.h.row(i));
+    sigma.inverse_rms(h, rows, s.inverse.data);
+    for (int64_t i = 0; i < rows; ++i)
+      sigma.row(h.row(i), s.inverse.data[i], element_index(p_, unit.begin + i, unit.slot), s.f.row(i), s.s.row(i));
+    return h;
+  }
+
+  Prefetch prefetch(const NextUnit<S>& next, int64_t l) const {
+    const NspLayer& layer = p_.layers[l];
+    Prefetch fetch;
+    if (l == lowest_) next.rows(fetch, grad_, p_.features);
+    if (l == 0) next.rows(fetch, p_.h, p_.features);
+    next.factors(fetch, layer.A, layer.A_stride, p_.features, layer.rank);
+    next.factors(fetch, layer.B, layer.B_stride, layer.rank, p_.features);
+    return fetch;
   }
 
   void finish(int thread) const {
@@ -220,6 +255,7 @@ class NspBackward {
   void* saved_;
   S* dh_;
   const NspLayerGradients* out_;
+  const int64_t lowest_, group_;
   FactorSums<S> factor_sums_;
   std::vector<Scratch> scratch_;  // by thread
 };

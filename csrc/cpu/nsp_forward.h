@@ -1,63 +1,22 @@
-// Forward of the NSP stack on one thread's run of (node, chunk of rows) units.
+// Forward of the NSP stack on one thread's run of (node, row block) units.
 //
-// A thread takes a chunk of a node's rows through all layers before it touches another: the chunk stays in L2, sigma of
-// a tile of it in L1/L2. Per layer the chunk needs one matrix, W_lp = W_l + alpha A_lp B_lp, built once per chunk; the
-// residual is the addend of the product, so that it costs nothing. h is read once, y written once.
+// A thread takes a tile of rows through all layers before it touches another: the tile and its sigma stay in L1/L2, the
+// weights of all layers in L2. The residual is the addend of the product, so that it costs nothing. h is read once, y
+// written once, the factors read once per adapter.
+//
+// Two orders of contraction, by cost, as in nall_forward.h: W_lp = W_l + alpha A_lp B_lp built once per adapter; or
+// z = s B_lp^T and h += [s z] [W_l alpha A_lp]^T.
 #pragma once
 
 #include <vector>
 
 #include "kernels.h"
+#include "next_unit.h"
 #include "parallel.h"
 #include "scratch.h"
-#include "tile.h"
+#include "sigma.h"
 
 namespace stlora::cpu::STLORA_ISA {
-
-template <typename T>
-STLORA_INLINE T dot(const T* a, const T* b, int64_t count) {  // both zero beyond count, up to a whole vector
-  Vector<T> sum{};
-  for (int64_t j = 0; j < count; j += lanes<T>) sum += load(a + j) * load(b + j);
-  T total = 0;
-  for (int l = 0; l < lanes<T>; ++l) total += sum[l];
-  return total;
-}
-
-inline constexpr uint32_t kSigmaStream = 1;
-
-// Rows of a tile through sigma. n = h / rms(h) and f = the factor of u = n * w that leaky_relu and dropout make, so
-// that s = u * f; the backward pass needs n, f and 1/rms too.
-template <typename T>
-class Sigma {
- public:
-  Sigma(const NspProblem& p, int64_t layer, const T* norm_weight)
-      : p_(p), weight_(norm_weight), dropout_(p.dropout_p, p.seed, kSigmaStream, uint32_t(layer)) {}
-
-  // One row h [D] of element index `first`; returns 1 / rms. n may be s. Rows are padded, with zeros in h.
-  T row(const T* h, uint64_t first, T* n, T* f, T* s) const {
-    const int64_t D = p_.features;
-    const T inverse = T(1) / std::sqrt(dot(h, h, D) / T(D) + T(p_.eps));
-    if (dropout_.active()) {
-      dropout_.factors(first, D, f);
-      for (int64_t j = D; j < padded<T>(D); ++j) f[j] = 0;
-    }
-    const Vector<T> one = Vector<T>{} + T(1), slope = Vector<T>{} + T(p_.negative_slope);
-    for (int64_t j = 0; j < D; j += lanes<T>) {
-      const Vector<T> normal = load(h + j) * inverse, u = normal * load(weight_ + j);
-      Vector<T> factor = u > 0 ? one : slope;
-      if (dropout_.active()) factor *= load(f + j);
-      store(f + j, factor);
-      store(n + j, normal);
-      store(s + j, u * factor);
-    }
-    return inverse;
-  }
-
- private:
-  const NspProblem& p_;
-  const T* weight_;
-  Dropout<T> dropout_;
-};
 
 inline uint64_t element_index(const NspProblem& p, int64_t row, int64_t slot) {
   return uint64_t(row * p.nodes + slot) * uint64_t(p.features);
@@ -76,77 +35,137 @@ inline int64_t max_rank(const NspProblem& p) {
 
 template <typename T>
 struct NspForwardScratch {
-  std::vector<Matrix<T>> weight_t;  // L x [D, D]
-  Matrix<T> bias, norm_weight;      // [L, D]
-  Matrix<T> merged_t;               // [D, D]
-  Matrix<T> a_t, b;                 // [r, D] alpha A_p^T, [r, D]
-  Matrix<T> h, s, f;                // [chunk, D], [R, D], [1, D]
+  std::vector<Matrix<T>> weight_t;   // L x [D, D] W^T above [r, D] alpha A_p^T
+  std::vector<Matrix<T>> b_t;        // L x [D, r]
+  std::vector<Matrix<T>> merged_t;   // group x L x [D, D]
+  Matrix<T> bias, norm_weight;       // [L, D]
+  Matrix<T> b, h, s, z, f, inverse;  // [r, D], [R, D], [R, D] beside [R, r], [1, D], [1, R] 1 / rms
 
-  NspForwardScratch(Cutter& cut, const NspProblem& p, int64_t chunk)
+  NspForwardScratch(Cutter& cut, const NspProblem& p, int64_t group)
       : bias(cut.matrix<T>(p.depth, p.features)),
         norm_weight(cut.matrix<T>(p.depth, p.features)),
-        merged_t(cut.matrix<T>(p.features, p.features)),
-        a_t(cut.matrix<T>(max_rank(p), p.features)),
         b(cut.matrix<T>(max_rank(p), p.features)),
-        h(cut.matrix<T>(chunk, p.features)),
-        s(cut.matrix<T>(kRowBlock, p.features)),
-        f(cut.matrix<T>(1, p.features)) {
-    for (int64_t l = 0; l < p.depth; ++l) weight_t.push_back(cut.matrix<T>(p.features, p.features));
+        h(cut.matrix<T>(kRowBlock, p.features)),
+        s(cut.matrix<T>(kRowBlock, p.features + padded<T>(max_rank(p)))),
+        z(s.from(0, p.features)),
+        f(cut.matrix<T>(1, p.features)),
+        inverse(cut.matrix<T>(1, kRowBlock)) {
+    for (int64_t l = 0; l < p.depth; ++l) {
+      weight_t.push_back(cut.packed<T>(p.features + p.layers[l].rank, p.features));
+      b_t.push_back(cut.packed<T>(p.features, p.layers[l].rank));
+    }
+    for (int64_t m = 0; m < group * p.depth; ++m) merged_t.push_back(cut.packed<T>(p.features, p.features));
   }
 };
 
 template <typename S>
-void nsp_forward(const NspProblem& p, const Schedule& schedule, void* y, void* saved) {
+class NspForward {
   using T = Compute<S>;
-  const int64_t D = p.features;
-  Cutter count(nullptr);
-  NspForwardScratch<T> needed(count, p, schedule.row_block());
-  Cutter cut(scratch_slab(count.used() * size_t(schedule.threads())));
-  std::vector<NspForwardScratch<T>> scratch;  // by thread; made here, where running out of memory can still be thrown
-  for (int t = 0; t < schedule.threads(); ++t) scratch.emplace_back(cut, p, schedule.row_block());
+  using Scratch = NspForwardScratch<T>;
 
-  parallel(schedule.threads(), [&](int thread) {
-    const NspForwardScratch<T>& s = scratch[size_t(thread)];
-    for (int64_t l = 0; l < p.depth; ++l) {
-      const NspLayer& layer = p.layers[l];
-      load_transposed(static_cast<const S*>(layer.weight), D, D, T(1), s.weight_t[size_t(l)]);
-      load_row(static_cast<const S*>(layer.norm_weight), 1, D, s.norm_weight.row(l));
-      if (layer.bias) load_row(static_cast<const S*>(layer.bias), 1, D, s.bias.row(l));
+ public:
+  NspForward(const NspProblem& p, const Schedule& schedule, void* y, void* saved)
+      : p_(p),
+        schedule_(schedule),
+        y_(static_cast<S*>(y)),
+        saved_(saved),
+        group_(merge(p.rows) ? group_size(int64_t(sizeof(T)) * p.depth * p.features * p.features) : 1) {
+    Cutter count(nullptr);
+    Scratch needed(count, p, group_);
+    Cutter cut(scratch_slab(count.used() * size_t(schedule.threads())));
+    for (int t = 0; t < schedule.threads(); ++t) scratch_.emplace_back(cut, p, group_);
+  }
+
+  void run() {
+    parallel(schedule_.threads(), [&](int thread) { work(thread); });
+  }
+
+ private:
+  bool merge(int64_t rows) const { return p_.features < 2 * rows; }
+
+  void work(int thread) const {
+    const Scratch& s = scratch_[size_t(thread)];
+    for (int64_t l = 0; l < p_.depth; ++l) {
+      const NspLayer& layer = p_.layers[l];
+      load_transposed(static_cast<const S*>(layer.weight), p_.features, p_.features, T(1), s.weight_t[size_t(l)]);
+      load_row(static_cast<const S*>(layer.norm_weight), 1, p_.features, s.norm_weight.row(l));
+      if (layer.bias) load_row(static_cast<const S*>(layer.bias), 1, p_.features, s.bias.row(l));
     }
-
-    schedule.for_each_segment(thread, [&](const Segment& segment) {
-      for (int64_t unit_number = segment.first; unit_number < segment.last; ++unit_number) {
-        const Schedule::Unit unit = schedule.unit(unit_number);
-        const int64_t rows = unit.end - unit.begin;
-        for (int64_t i = 0; i < rows; ++i)
-          load_row(element<S>(p.h, unit.begin + i, unit.slot), p.h.feature, D, s.h.row(i));
-        for (int64_t l = 0; l < p.depth; ++l) {
-          const NspLayer& layer = p.layers[l];
-          if (l > 0 && saved)
-            for (int64_t i = 0; i < rows; ++i)
-              store_row(s.h.row(i), D, saved_rows<T>(p, saved, unit.slot, l, unit.begin + i));
-          load_transposed(static_cast<const S*>(layer.A) + segment.adapter * layer.A_stride, D, layer.rank, T(p.alpha),
-                          s.a_t);
-          load_matrix(static_cast<const S*>(layer.B) + segment.adapter * layer.B_stride, layer.rank, D, T(1), s.b);
-          gemm(D, D, layer.rank, s.b.transposed(), s.a_t, s.weight_t[size_t(l)], s.merged_t);
-          const Sigma<T> sigma(p, l, s.norm_weight.row(l));
-          for (int64_t begin = 0; begin < rows; begin += kRowBlock) {
-            const int64_t end = begin + kRowBlock < rows ? begin + kRowBlock : rows;
-            for (int64_t i = begin; i < end; ++i) {
-              T* h = s.h.row(i);
-              sigma.row(h, element_index(p, unit.begin + i, unit.slot), s.s.row(i - begin), s.f.data,
-                        s.s.row(i - begin));
-              for (int64_t j = 0; j < D && layer.bias; ++j) h[j] += s.bias.row(l)[j];
-            }
-            const Matrix<T> tile{s.h.row(begin), s.h.ld};
-            gemm(end - begin, D, D, s.s.left(), s.merged_t, tile, tile);
-          }
-        }
-        for (int64_t i = 0; i < rows; ++i)
-          store_row(s.h.row(i), D, static_cast<S*>(y) + ((unit.begin + i) * p.nodes + unit.slot) * D);
-      }
+    schedule_.for_each_group(thread, group_, [&](const Group& group) {
+      const bool merged = merge(schedule_.rows_of(group.segments[0].adapter));
+      const auto merged_t = [&](int k) { return merged ? &s.merged_t[size_t(k * p_.depth)] : nullptr; };
+      for (int k = 0; k < group.size; ++k) prepare(s, group.segments[k].adapter, merged_t(k));
+      group.for_each_unit([&](int k, int64_t u, int64_t next) {
+        unit(s, schedule_.unit(u), merged_t(k), NextUnit<S>(schedule_, thread, u, next));
+      });
     });
-  });
+  }
+
+  void prepare(const Scratch& s, int64_t adapter, const Matrix<T>* merged_t) const {
+    const int64_t D = p_.features;
+    for (int64_t l = 0; l < p_.depth; ++l) {
+      const NspLayer& layer = p_.layers[l];
+      const Matrix<T> weight_t = s.weight_t[size_t(l)], a_t = weight_t.from(D, 0);
+      const S* B = static_cast<const S*>(layer.B) + adapter * layer.B_stride;
+      load_transposed(static_cast<const S*>(layer.A) + adapter * layer.A_stride, D, layer.rank, T(p_.alpha), a_t);
+      if (merged_t) {
+        load_matrix(B, layer.rank, D, T(1), s.b);
+        gemm(D, D, layer.rank, s.b.transposed(), a_t, weight_t, merged_t[l]);
+      } else {
+        load_transposed(B, layer.rank, D, T(1), s.b_t[size_t(l)]);
+      }
+    }
+  }
+
+  void unit(const Scratch& s, const Schedule::Unit& unit, const Matrix<T>* merged_t, const NextUnit<S>& next) const {
+    const int64_t D = p_.features, rows = unit.end - unit.begin;
+    for (int64_t i = 0; i < rows; ++i)
+      load_row(element<S>(p_.h, unit.begin + i, unit.slot), p_.h.feature, D, s.h.row(i));
+    for (int64_t l = 0; l < p_.depth; ++l) {
+      const int64_t rank = p_.layers[l].rank;
+      through_sigma(s, unit, l);
+      if (!merged_t) gemm(rows, rank, D, s.s.left(), s.b_t[size_t(l)], kNothing, s.z);
+      gemm(rows, D, merged_t ? D : D + rank, s.s.left(), merged_t ? merged_t[l] : s.weight_t[size_t(l)], s.h, s.h,
+           prefetch(next, l));
+    }
+    for (int64_t i = 0; i < rows; ++i) store_row(s.h.row(i), D, y_ + ((unit.begin + i) * p_.nodes + unit.slot) * D);
+  }
+
+  // sigma of the tile; the layer's input is saved, and its bias added to the residual.
+  void through_sigma(const Scratch& s, const Schedule::Unit& unit, int64_t l) const {
+    const int64_t D = p_.features, rows = unit.end - unit.begin;
+    const Sigma<T> sigma(p_, l, s.norm_weight.row(l));
+    sigma.inverse_rms({s.h.data, s.h.ld}, rows, s.inverse.data);
+    for (int64_t i = 0; i < rows; ++i) {
+      T* const h = s.h.row(i);
+      if (l > 0 && saved_) store_row(h, D, saved_rows<T>(p_, saved_, unit.slot, l, unit.begin + i));
+      sigma.row(h, s.inverse.data[i], element_index(p_, unit.begin + i, unit.slot), s.f.data, s.s.row(i));
+      if (p_.layers[l].bias) add_row(s.bias.row(l), D, h);
+    }
+  }
+
+  Prefetch prefetch(const NextUnit<S>& next, int64_t l) const {
+    const NspLayer& layer = p_.layers[l];
+    Prefetch fetch;
+    if (l + 1 == p_.depth) next.rows(fetch, p_.h, p_.features);
+    next.factors(fetch, layer.A, layer.A_stride, p_.features, layer.rank);
+    next.factors(fetch, layer.B, layer.B_stride, layer.rank, p_.features);
+    return fetch;
+  }
+
+  static constexpr Matrix<T> kNothing{nullptr, 0};
+
+  const NspProblem& p_;
+  const Schedule& schedule_;
+  S* const y_;
+  void* const saved_;
+  const int64_t group_;
+  std::vector<Scratch> scratch_;  // by thread; made here, where running out of memory can still be thrown
+};
+
+template <typename S>
+void nsp_forward(const NspProblem& p, const Schedule& schedule, void* y, void* saved) {
+  NspForward<S>(p, schedule, y, saved).run();
 }
 
 }  // namespace stlora::cpu::STLORA_ISA

@@ -5,6 +5,7 @@
 // sets multiply 32 x 32 -> 64 bits in that arrangement. Several vectors advance together to hide the latency.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 
 #if defined(__x86_64__)
@@ -34,71 +35,89 @@ template <typename T>
 class Dropout {
  public:
   Dropout(double p, uint64_t seed, uint32_t stream, uint32_t layer)
-      : seed_(seed),
-        stream_(stream),
+      : stream_(stream),
         layer_(layer),
-        threshold_(uint64_t(std::ceil(p * 4294967296.0))),
-        scale_(p < 1 ? T(1 / (1 - p)) : T(0)) {}
+        active_(p > 0),
+        // p = 1 keeps nothing, and its scale is zero: the threshold may as well fit 32 bits.
+        threshold_(uint32_t(std::min(std::ceil(p * 4294967296.0), 4294967295.0))),
+        scale_(p < 1 ? T(1 / (1 - p)) : T(0)) {
+    uint32_t key[2] = {uint32_t(seed), uint32_t(seed >> 32)};
+    for (int round = 0; round < kRounds; ++round, key[0] += 0x9E3779B9u, key[1] += 0xBB67AE85u)
+      for (int i = 0; i < 2; ++i) keys_[round][i] = Words{} + key[i];
+  }
 
-  bool active() const { return threshold_ > 0; }
+  bool active() const { return active_; }
 
   // factors[i] = 1 / (1 - p) where element first + i survives, else 0.
   void factors(uint64_t first, int64_t count, T* factors) const {
-    alignas(STLORA_VECTOR_BYTES) uint32_t words[4 * kCounters];
-    // p = 1 keeps nothing, and its scale is zero: the threshold may as well fit 32 bits.
-    const uint32_t threshold = threshold_ > 0xFFFFFFFFu ? 0xFFFFFFFFu : uint32_t(threshold_);
+    alignas(STLORA_VECTOR_BYTES) uint32_t words[kMostVectors * kElements];
+    uint64_t counter = first / 4;
     int64_t skip = int64_t(first % 4);
-    for (uint64_t counter = first / 4; count > 0; counter += kCounters, skip = 0) {
-      draw(counter, words);
-      const int64_t n = count < 4 * kCounters - skip ? count : 4 * kCounters - skip;
-      for (int64_t j = 0; j < n; ++j) factors[j] = words[skip + j] >= threshold ? scale_ : T(0);
+    while (count > 0) {
+      // Three or four vectors of counters hide each other's latency.
+      const int64_t needed = (skip + count + kElements - 1) / kElements;
+      const int64_t vectors = needed % 3 == 0 ? 3 : needed < kMostVectors ? needed : kMostVectors;
+      vectors == 4   ? draw<4>(counter, words)
+      : vectors == 3 ? draw<3>(counter, words)
+      : vectors == 2 ? draw<2>(counter, words)
+                     : draw<1>(counter, words);
+      const int64_t drawn = vectors * kElements - skip, n = count < drawn ? count : drawn;
+      for (int64_t j = 0; j < n; ++j) factors[j] = words[skip + j] >= threshold_ ? scale_ : T(0);
+      counter += uint64_t(vectors * kLanes);
       factors += n;
       count -= n;
+      skip = 0;
     }
   }
 
  private:
-  static constexpr int kLanes = STLORA_VECTOR_BYTES / 8, kVectors = 4, kCounters = kLanes * kVectors;
+  static constexpr int kRounds = 10, kMostVectors = 4;
+  static constexpr int kLanes = STLORA_VECTOR_BYTES / 8, kElements = 4 * kLanes;  // counters, elements of a vector
 
-  // The four words of kCounters consecutive counters, in the order of the elements.
-  void draw(uint64_t counter, uint32_t* words) const {
-    Words c0[kVectors], c1[kVectors], c2[kVectors], c3[kVectors];
-    for (int v = 0; v < kVectors; ++v) {
-      alignas(STLORA_VECTOR_BYTES) uint64_t counters[kLanes];
-      for (int l = 0; l < kLanes; ++l) counters[l] = counter + uint64_t(v * kLanes + l);
-      c0[v] = load(counters);
+  // The four words of consecutive counters, in the order of the elements.
+  template <int VECTORS>
+  __attribute__((noinline)) void draw(uint64_t counter, uint32_t* words) const {
+    Words c0[VECTORS], c1[VECTORS], c2[VECTORS], c3[VECTORS];
+#pragma GCC unroll 4
+    for (int v = 0; v < VECTORS; ++v) {
+      Words lane;
+      for (int l = 0; l < kLanes; ++l) lane[l] = uint64_t(v * kLanes + l);
+      c0[v] = lane + counter;
       c1[v] = c0[v] >> 32;
       c2[v] = Words{} + stream_;
       c3[v] = Words{} + layer_;
     }
     const Words multiplier0 = Words{} + 0xD2511F53u, multiplier1 = Words{} + 0xCD9E8D57u;
-    Words key0 = Words{} + uint32_t(seed_), key1 = Words{} + uint32_t(seed_ >> 32);
-    for (int round = 0; round < 10; ++round) {
+#pragma GCC unroll 10
+    for (int round = 0; round < kRounds; ++round)
 #pragma GCC unroll 4
-      for (int v = 0; v < kVectors; ++v) {
+      for (int v = 0; v < VECTORS; ++v) {
         const Words product0 = multiply_low_halves(c0[v], multiplier0);
         const Words product1 = multiply_low_halves(c2[v], multiplier1);
-        c0[v] = (product1 >> 32) ^ c1[v] ^ key0;
+        c0[v] = (product1 >> 32) ^ c1[v] ^ keys_[round][0];
         c1[v] = product1;
-        c2[v] = (product0 >> 32) ^ c3[v] ^ key1;
+        c2[v] = (product0 >> 32) ^ c3[v] ^ keys_[round][1];
         c3[v] = product0;
       }
-      key0 += 0x9E3779B9u;
-      key1 += 0xBB67AE85u;
+    using Index = Vector<int64_t>;
+    Index first, second;  // lanes of (low, high) pairs in order: the lower half of the counters, then the upper
+    for (int l = 0; l < kLanes; ++l) {
+      first[l] = l / 2 + l % 2 * kLanes;
+      second[l] = first[l] + kLanes / 2;
     }
-    for (int v = 0; v < kVectors; ++v) {
+#pragma GCC unroll 4
+    for (int v = 0; v < VECTORS; ++v, words += kElements) {
       const Words low = (c0[v] & 0xFFFFFFFFu) | (c1[v] << 32), high = (c2[v] & 0xFFFFFFFFu) | (c3[v] << 32);
-      for (int l = 0; l < kLanes; ++l, words += 4) {
-        const uint64_t pair[2] = {low[l], high[l]};
-        std::memcpy(words, pair, sizeof(pair));
-      }
+      store(reinterpret_cast<uint64_t*>(words), __builtin_shuffle(low, high, first));
+      store(reinterpret_cast<uint64_t*>(words) + kLanes, __builtin_shuffle(low, high, second));
     }
   }
 
-  uint64_t seed_;
   uint32_t stream_, layer_;
-  uint64_t threshold_;
+  bool active_;
+  uint32_t threshold_;
   T scale_;
+  Words keys_[kRounds][2];
 };
 
 // to = from * factors, and 0 where the factor is 0, whatever stood there: dropping an infinity must not make a NaN.

@@ -21,15 +21,25 @@ class Cutter {
   explicit Cutter(char* slab) : slab_(slab) {}
 
   template <typename T>
-  Matrix<T> matrix(int64_t rows, int64_t columns) {
+  Matrix<T> matrix(int64_t rows, int64_t columns) {  // row-major
     const int64_t ld = leading_dimension<T>(columns);
-    T* data = reinterpret_cast<T*>(slab_ + used_);
-    used_ += (size_t(rows) * size_t(ld) * sizeof(T) + 63) / 64 * 64;
-    return {data, ld};
+    return {take<T>(rows * ld), ld};
+  }
+  template <typename T>
+  Matrix<T> packed(int64_t rows, int64_t columns) {
+    const int64_t panels = (columns + kPanel<T> - 1) / kPanel<T>;
+    return {take<T>(panels * rows * kPanel<T>), kPanel<T>, rows * kPanel<T>};
   }
   size_t used() const { return used_; }
 
  private:
+  template <typename T>
+  T* take(int64_t count) {
+    T* data = reinterpret_cast<T*>(slab_ + used_);
+    used_ += (size_t(count) * sizeof(T) + 63) / 64 * 64;
+    return data;
+  }
+
   char* slab_;
   size_t used_ = 0;
 };

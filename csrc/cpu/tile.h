@@ -1,6 +1,8 @@
 // Moves between a caller's arrays (any storage type and strides) and scratch tiles (compute type, padded rows).
 #pragma once
 
+#include <type_traits>
+
 #include "gemm.h"
 #include "philox.h"
 #include "stlora/nall.h"
@@ -27,25 +29,62 @@ const S* element(const Strided& array, int64_t row, int64_t node) {
   return static_cast<const S*>(array.data) + row * array.row + node * array.node;
 }
 
-// to[i][j] = scale * from[i][j]
+// to[i][j] = scale * from[i][j], row-major or packed
 template <typename S>
 void load_matrix(const S* from, int64_t rows, int64_t columns, Compute<S> scale, Matrix<Compute<S>> to) {
-  for (int64_t i = 0; i < rows; ++i) {
-    load_row(from + i * columns, 1, columns, to.row(i));
-    if (scale != 1)
-      for (int64_t j = 0; j < columns; ++j) to.row(i)[j] *= scale;
-  }
+  using T = Compute<S>;
+  for (int64_t j = 0; j < columns; j += kPanel<T>)
+    for (int64_t i = 0; i < rows; ++i) {
+      const int64_t count = columns - j < kPanel<T> ? columns - j : kPanel<T>;
+      T* const row = to.at(i, j);
+      load_row(from + i * columns + j, 1, count, row);
+      if (scale != 1)
+        for (int64_t k = 0; k < count; ++k) row[k] *= scale;
+    }
 }
 
-// to[j][i] = scale * from[i][j]
+// lanes<T> rows of as many elements, ld apart, transposed in registers: log2(lanes) perfect shuffles.
+template <typename T>
+STLORA_INLINE void transpose_block(const T* from, int64_t ld, T scale, T* to, int64_t to_ld) {
+  using Index = Vector<std::conditional_t<sizeof(T) == 8, int64_t, int32_t>>;
+  constexpr int kLanes = lanes<T>;
+  Index low, high;
+  for (int l = 0; l < kLanes; ++l) {
+    low[l] = l / 2 + l % 2 * kLanes;
+    high[l] = low[l] + kLanes / 2;
+  }
+  Vector<T> rows[2][kLanes];
+#pragma GCC unroll 16
+  for (int i = 0; i < kLanes; ++i) rows[0][i] = load(from + i * ld) * scale;
+  int now = 0;
+#pragma GCC unroll 4
+  for (int step = 1; step < kLanes; step *= 2, now ^= 1)
+#pragma GCC unroll 16
+    for (int i = 0; i < kLanes / 2; ++i) {
+      const Vector<T> a = rows[now][i], b = rows[now][i + kLanes / 2];
+      rows[now ^ 1][2 * i] = __builtin_shuffle(a, b, low);
+      rows[now ^ 1][2 * i + 1] = __builtin_shuffle(a, b, high);
+    }
+#pragma GCC unroll 16
+  for (int i = 0; i < kLanes; ++i) store(to + i * to_ld, rows[now][i]);
+}
+
+// to[j][i] = scale * from[i][j], row-major or packed
 template <typename S>
 void load_transposed(const S* from, int64_t rows, int64_t columns, Compute<S> scale, Matrix<Compute<S>> to) {
-  constexpr int64_t kBlock = 16;  // rows read together, so that their cache lines are used up
-  for (int64_t i0 = 0; i0 < rows; i0 += kBlock)
-    for (int64_t j = 0; j < columns; ++j)
-      for (int64_t i = i0; i < i0 + kBlock && i < rows; ++i) to.row(j)[i] = scale * widen(from[i * columns + j]);
-  for (int64_t j = 0; j < columns; ++j)
-    for (int64_t i = rows; i < padded<Compute<S>>(rows); ++i) to.row(j)[i] = 0;
+  using T = Compute<S>;
+  constexpr int64_t kLanes = lanes<T>;
+  for (int64_t i = 0; i < rows; i += kLanes)
+    for (int64_t j = 0; j < columns; j += kLanes) {
+      if constexpr (std::is_same_v<S, T>)
+        if (i + kLanes <= rows && j + kLanes <= columns) {
+          transpose_block(from + i * columns + j, columns, scale, to.at(j, i), to.ld);
+          continue;
+        }
+      for (int64_t jj = j; jj < j + kLanes && jj < columns; ++jj)
+        for (int64_t ii = i; ii < i + kLanes; ++ii)  // the padding too, see load_row
+          *to.at(jj, ii) = ii < rows ? scale * widen(from[ii * columns + jj]) : T(0);
+    }
 }
 
 template <typename S>
@@ -56,6 +95,21 @@ void store_matrix(Matrix<Compute<S>> from, int64_t rows, int64_t columns, S* to)
 template <typename T>
 void fill_zero(Matrix<T> m, int64_t rows) {
   for (int64_t i = 0; i < rows * m.ld; ++i) m.data[i] = 0;
+}
+
+// sum[j] += the sum of column j, of whole vectors; added up apart first: long sums of small numbers would lose digits.
+template <typename T>
+void add_columns(Matrix<T> m, int64_t rows, int64_t columns, T* sum) {
+  for (int64_t j = 0; j < columns; j += lanes<T>) {
+    Vector<T> tile{};
+    for (int64_t i = 0; i < rows; ++i) tile += load(m.row(i) + j);
+    store(sum + j, load(sum + j) + tile);
+  }
+}
+
+template <typename T>
+STLORA_INLINE void add_row(const T* from, int64_t count, T* to) {  // of padded rows
+  for (int64_t j = 0; j < count; j += lanes<T>) store(to + j, load(to + j) + load(from + j));
 }
 
 template <typename T>
