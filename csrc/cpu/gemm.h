@@ -6,7 +6,9 @@
 // operand costs nothing. D is nothing, C itself (accumulation), another matrix, or one row for all (ld 0: a bias).
 #pragma once
 
-#include "vector.h"
+#include <type_traits>
+
+#include "dot.h"
 
 namespace stlora::cpu::STLORA_ISA {
 
@@ -42,25 +44,34 @@ struct Matrix {
   Left<T> transposed() const { return {data, 1, ld}; }
 };
 
-template <typename T, int ROWS, int VECTORS>
-STLORA_INLINE void gemm_block(int64_t K, Left<T> left, const T* right, int64_t right_ld, const T* d, int64_t d_ld, T* c,
+// sum + a * b; or + a * b of two neighbours of K at a time, where the elements are pairs of bf16 (dot.h).
+template <typename E, typename T>
+STLORA_INLINE Vector<T> multiply_add(Vector<E> a, Vector<E> b, Vector<T> sum) {
+  if constexpr (std::is_same_v<E, T>)
+    return sum + a * b;
+  else
+    return dot(a, b, sum);
+}
+
+template <int ROWS, int VECTORS, typename T, typename E>
+STLORA_INLINE void gemm_block(int64_t K, Left<E> left, const E* right, int64_t right_ld, const T* d, int64_t d_ld, T* c,
                               int64_t c_ld) {
   Vector<T> sum[ROWS][VECTORS];
 #pragma GCC unroll 16
   for (int i = 0; i < ROWS; ++i)
 #pragma GCC unroll 2
     for (int j = 0; j < VECTORS; ++j) sum[i][j] = d ? load(d + i * d_ld + j * lanes<T>) : Vector<T>{};
-  const T* l = left.data;
+  const E* l = left.data;
 #pragma GCC unroll 4
   for (int64_t k = 0; k < K; ++k, l += left.k_stride, right += right_ld) {
-    Vector<T> columns[VECTORS];
+    Vector<E> columns[VECTORS];
 #pragma GCC unroll 2
-    for (int j = 0; j < VECTORS; ++j) columns[j] = load(right + j * lanes<T>);
+    for (int j = 0; j < VECTORS; ++j) columns[j] = load(right + j * lanes<E>);
 #pragma GCC unroll 16
     for (int i = 0; i < ROWS; ++i) {
-      const Vector<T> broadcast = l[i * left.row_stride] - Vector<T>{};
+      const Vector<E> broadcast = l[i * left.row_stride] - Vector<E>{};
 #pragma GCC unroll 2
-      for (int j = 0; j < VECTORS; ++j) sum[i][j] += broadcast * columns[j];
+      for (int j = 0; j < VECTORS; ++j) sum[i][j] = multiply_add<E, T>(broadcast, columns[j], sum[i][j]);
     }
   }
 #pragma GCC unroll 16
@@ -69,13 +80,13 @@ STLORA_INLINE void gemm_block(int64_t K, Left<T> left, const T* right, int64_t r
     for (int j = 0; j < VECTORS; ++j) store(c + i * c_ld + j * lanes<T>, sum[i][j]);
 }
 
-template <typename T, int VECTORS, int ROWS = kRows - 1>
-STLORA_INLINE void gemm_last_rows(int64_t rows, int64_t K, Left<T> left, const T* right, int64_t right_ld, const T* d,
+template <int VECTORS, int ROWS = kRows - 1, typename T, typename E>
+STLORA_INLINE void gemm_last_rows(int64_t rows, int64_t K, Left<E> left, const E* right, int64_t right_ld, const T* d,
                                   int64_t d_ld, T* c, int64_t c_ld) {
   if (rows == ROWS) {
-    gemm_block<T, ROWS, VECTORS>(K, left, right, right_ld, d, d_ld, c, c_ld);
+    gemm_block<ROWS, VECTORS>(K, left, right, right_ld, d, d_ld, c, c_ld);
   } else if constexpr (ROWS > 1) {
-    gemm_last_rows<T, VECTORS, ROWS - 1>(rows, K, left, right, right_ld, d, d_ld, c, c_ld);
+    gemm_last_rows<VECTORS, ROWS - 1>(rows, K, left, right, right_ld, d, d_ld, c, c_ld);
   }
 }
 
@@ -110,29 +121,29 @@ class Prefetch {
 };
 
 // All rows of one panel, or of its first VECTORS vectors.
-template <typename T, int VECTORS>
-void gemm_panel(int64_t rows, int64_t K, Left<T> left, const T* right, int64_t right_ld, const T* d, int64_t d_ld, T* c,
+template <int VECTORS, typename T, typename E>
+void gemm_panel(int64_t rows, int64_t K, Left<E> left, const E* right, int64_t right_ld, const T* d, int64_t d_ld, T* c,
                 int64_t c_ld, Prefetch& next) {
   for (; rows >= kRows; rows -= kRows) {
     next.step();
-    gemm_block<T, kRows, VECTORS>(K, left, right, right_ld, d, d_ld, c, c_ld);
+    gemm_block<kRows, VECTORS>(K, left, right, right_ld, d, d_ld, c, c_ld);
     left.data += kRows * left.row_stride;
     if (d) d += kRows * d_ld;
     c += kRows * c_ld;
   }
-  gemm_last_rows<T, VECTORS>(rows, K, left, right, right_ld, d, d_ld, c, c_ld);
+  gemm_last_rows<VECTORS>(rows, K, left, right, right_ld, d, d_ld, c, c_ld);
 }
 
 // Columns are rounded up to whole vectors: unless they are a multiple of lanes<T>, C must be padded scratch.
-template <typename T>
-void gemm(int64_t rows, int64_t columns, int64_t K, Left<T> left, Matrix<T> right, Matrix<T> d, Matrix<T> c,
+template <typename T, typename E>
+void gemm(int64_t rows, int64_t columns, int64_t K, Left<E> left, Matrix<E> right, Matrix<T> d, Matrix<T> c,
           Prefetch next = {}) {
   next.pace((columns + kPanel<T> - 1) / kPanel<T> * (rows / kRows));
   for (; columns > 0; columns -= kPanel<T>) {
     if (columns > lanes<T>)
-      gemm_panel<T, 2>(rows, K, left, right.data, right.ld, d.data, d.ld, c.data, c.ld, next);
+      gemm_panel<2>(rows, K, left, right.data, right.ld, d.data, d.ld, c.data, c.ld, next);
     else
-      gemm_panel<T, 1>(rows, K, left, right.data, right.ld, d.data, d.ld, c.data, c.ld, next);
+      gemm_panel<1>(rows, K, left, right.data, right.ld, d.data, d.ld, c.data, c.ld, next);
     right.data += right.panel;
     if (d.data) d.data += d.panel;
     c.data += c.panel;

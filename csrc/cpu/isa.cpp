@@ -15,14 +15,19 @@ struct Isa {
   bool (*offered)();  // by this machine
 };
 
+#ifdef STLORA_HAVE_AVX512
+bool avx512_offered() {
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+#endif
+
 const Isa kIsas[] = {
 #ifdef STLORA_HAVE_AVX512
-    {"avx512",
-     {&avx512::nall_kernels, &avx512::nsp_kernels},
-     [] {
-       return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-              __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-     }},
+    {"avx512_bf16",
+     {&avx512_bf16::nall_kernels, &avx512_bf16::nsp_kernels},
+     [] { return avx512_offered() && __builtin_cpu_supports("avx512bf16"); }},
+    {"avx512", {&avx512::nall_kernels, &avx512::nsp_kernels}, avx512_offered},
 #endif
 #ifdef STLORA_HAVE_AVX2
     {"avx2",

@@ -27,9 +27,9 @@ const Kernels& kernels();  // of the selected instruction set
 
 inline constexpr int64_t kRowBlock = 64;  // rows of a tile: it stays in L1/L2 while every panel of W passes over it
 
-// Adapters taken side by side (schedule.h) where each needs so many bytes: they share half of a small L2 cache.
+// Adapters taken side by side (schedule.h) where each needs so many bytes: they share half of an L2 cache.
 inline int64_t group_size(int64_t bytes) {
-  const int64_t adapters = (128 << 10) / (bytes + 1);
+  const int64_t adapters = (256 << 10) / (bytes + 1);
   return adapters < 1 ? 1 : adapters < Group::kMax ? adapters : Group::kMax;
 }
 
@@ -38,6 +38,7 @@ inline int64_t group_size(int64_t bytes) {
   extern const NallKernels nall_kernels; \
   extern const NspKernels nsp_kernels;   \
   }
+STLORA_DECLARE_KERNELS(avx512_bf16)
 STLORA_DECLARE_KERNELS(avx512)
 STLORA_DECLARE_KERNELS(avx2)
 STLORA_DECLARE_KERNELS(portable)

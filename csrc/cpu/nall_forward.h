@@ -6,6 +6,9 @@
 // Two orders of contraction, by cost: build W_p = W + alpha A_p B_p once per adapter (2 I O r flop) and multiply the
 // rows by it; or, for few rows or with dropout on the low-rank path, z = dropout(x) B_p^T and, as one product,
 // y = [x z] [W alpha A_p]^T: z stands behind x in the tile, alpha A_p^T below W^T.
+//
+// bf16 is multiplied as it is where the instruction set has a dot product for it (dot.h): the matrices are made in fp32
+// as for the others, W_p and z are rounded once, and the sums stay fp32.
 #pragma once
 
 #include <type_traits>
@@ -34,8 +37,10 @@ struct NallForwardScratch {
   Matrix<T> x, z;                   // [R, I] beside [R, r]
   Matrix<T> dropped, y;             // [R, I], [R, O]
   Matrix<T> merged_t[Group::kMax];  // [I, O] W_p^T of each adapter of a group
+  // The same as pairs along I and r, where the type is multiplied so; I rounded up to whole pairs.
+  Matrix<Pair> weight_pairs, merged_pairs[Group::kMax], b_pairs, x_pairs, dropped_pairs;
 
-  NallForwardScratch(Cutter& cut, const NallProblem& p, int64_t group)
+  NallForwardScratch(Cutter& cut, const NallProblem& p, int64_t group, bool pairs)
       : weight_t(cut.packed<T>(p.in + p.rank, p.out)),
         a_t(weight_t.from(p.in, 0)),
         bias(cut.matrix<T>(1, p.out)),
@@ -46,6 +51,13 @@ struct NallForwardScratch {
         dropped(cut.matrix<T>(kRowBlock, p.in)),
         y(cut.matrix<T>(kRowBlock, p.out)) {
     for (int64_t k = 0; k < group; ++k) merged_t[k] = cut.packed<T>(p.in, p.out);
+    if (!pairs) return;
+    const int64_t in = (p.in + 1) / 2, rank = (p.rank + 1) / 2;
+    weight_pairs = cut.packed<Pair>(in + rank, p.out);
+    for (int64_t k = 0; k < group; ++k) merged_pairs[k] = cut.packed<Pair>(in, p.out);
+    b_pairs = cut.packed<Pair>(in, p.rank);
+    x_pairs = cut.matrix<Pair>(kRowBlock, in + rank);
+    dropped_pairs = cut.matrix<Pair>(kRowBlock, in);
   }
 };
 
@@ -62,6 +74,7 @@ template <typename S>
 class NallForward {
   using T = Compute<S>;
   using Scratch = NallForwardScratch<T>;
+  static constexpr bool kPairs = kHasDot && std::is_same_v<S, bf16>;
 
  public:
   NallForward(const NallProblem& p, const Schedule& schedule, void* y)
@@ -71,9 +84,9 @@ class NallForward {
         dropout_(low_rank_dropout<T>(p)),
         group_(merge(p.rows) ? group_size(int64_t(sizeof(T)) * p.in * p.out) : 1) {
     Cutter count(nullptr);
-    Scratch needed(count, p, group_);
+    Scratch needed(count, p, group_, kPairs);
     Cutter cut(scratch_slab(count.used() * size_t(schedule.threads())));
-    for (int t = 0; t < schedule.threads(); ++t) scratch_.emplace_back(cut, p, group_);
+    for (int t = 0; t < schedule.threads(); ++t) scratch_.emplace_back(cut, p, group_, kPairs);
   }
 
   void run() {
@@ -87,52 +100,92 @@ class NallForward {
     const Scratch& s = scratch_[size_t(thread)];
     load_transposed(static_cast<const S*>(p_.weight), p_.out, p_.in, T(1), s.weight_t);
     if (p_.bias) load_row(static_cast<const S*>(p_.bias), 1, p_.out, s.bias.data);
+    if constexpr (kPairs) pair_rows(s.weight_t, p_.in, p_.out, s.weight_pairs);
     schedule_.for_each_group(thread, group_, [&](const Group& group) {
       const bool merged = merge(schedule_.rows_of(group.segments[0].adapter));
-      for (int k = 0; k < group.size; ++k) prepare(s, group.segments[k].adapter, merged ? &s.merged_t[k] : nullptr);
+      for (int k = 0; k < group.size; ++k) prepare(s, group.segments[k].adapter, merged ? k : kLowRank);
       group.for_each_unit([&](int k, int64_t u, int64_t next) {
-        unit(s, schedule_.unit(u), merged ? &s.merged_t[k] : nullptr, NextUnit<S>(schedule_, thread, u, next));
+        unit(s, schedule_.unit(u), merged ? k : kLowRank, NextUnit<S>(schedule_, thread, u, next));
       });
     });
   }
 
-  void prepare(const Scratch& s, int64_t adapter, const Matrix<T>* merged_t) const {
+  // Of the adapter in place k of its group.
+  void prepare(const Scratch& s, int64_t adapter, int k) const {
     const S* B = static_cast<const S*>(p_.B) + adapter * p_.B_stride;
     load_transposed(static_cast<const S*>(p_.A) + adapter * p_.A_stride, p_.out, p_.rank, T(p_.alpha), s.a_t);
-    if (merged_t) {
+    if (k != kLowRank) {
       load_matrix(B, p_.rank, p_.in, T(1), s.b);
-      gemm(p_.in, p_.out, p_.rank, s.b.transposed(), s.a_t, s.weight_t, *merged_t);
+      gemm(p_.in, p_.out, p_.rank, s.b.transposed(), s.a_t, s.weight_t, s.merged_t[k]);
+      if constexpr (kPairs) pair_rows(s.merged_t[k], p_.in, p_.out, s.merged_pairs[k]);
     } else {
       load_transposed(B, p_.rank, p_.in, T(1), s.b_t);
+      if constexpr (kPairs) {
+        pair_rows(s.a_t, p_.rank, p_.out, s.weight_pairs.from((p_.in + 1) / 2, 0));
+        pair_rows(s.b_t, p_.in, p_.rank, s.b_pairs);
+      }
     }
   }
 
-  void unit(const Scratch& s, const Schedule::Unit& unit, const Matrix<T>* merged_t, const NextUnit<S>& next) const {
+  void unit(const Scratch& s, const Schedule::Unit& unit, int k, const NextUnit<S>& next) const {
     const int64_t rows = unit.end - unit.begin;
-    for (int64_t i = 0; i < rows; ++i)
-      load_row(element<S>(p_.x, unit.begin + i, unit.slot), p_.x.feature, p_.in, s.x.row(i));
-    if (!merged_t) {
-      if (dropout_.active())
-        for (int64_t i = 0; i < rows; ++i) {
-          dropout_.factors(element_index(p_, unit.begin + i, unit.slot), p_.in, s.dropped.row(i));
-          drop_row(s.x.row(i), s.dropped.row(i), p_.in, s.dropped.row(i));
-        }
-      gemm(rows, p_.rank, p_.in, (dropout_.active() ? s.dropped : s.x).left(), s.b_t, kNothing, s.z);
-    }
     // Straight into y where that has whole vectors and no conversion is due.
     const bool direct = std::is_same_v<S, T> && p_.out % lanes<T> == 0;
     S* const y_rows = y_ + (unit.begin * p_.nodes + unit.slot) * p_.out;
     Matrix<T> y = s.y;
     if constexpr (std::is_same_v<S, T>)
       if (direct) y = {y_rows, p_.nodes * p_.out};
-    const Matrix<T> bias = p_.bias ? Matrix<T>{s.bias.data, 0} : kNothing;
-    gemm(rows, p_.out, merged_t ? p_.in : p_.in + p_.rank, s.x.left(), merged_t ? *merged_t : s.weight_t, bias, y,
-         prefetch(next));
+    if constexpr (kPairs)
+      multiply_pairs(s, unit, k, y, prefetch(next));
+    else
+      multiply(s, unit, k, y, prefetch(next));
     for (int64_t i = 0; i < rows; ++i) {
       activate(p_, y.row(i));
       if (!direct) store_row(y.row(i), p_.out, y_rows + i * p_.nodes * p_.out);
     }
   }
+
+  void multiply(const Scratch& s, const Schedule::Unit& unit, int k, Matrix<T> y, Prefetch next) const {
+    const int64_t rows = unit.end - unit.begin;
+    for (int64_t i = 0; i < rows; ++i)
+      load_row(element<S>(p_.x, unit.begin + i, unit.slot), p_.x.feature, p_.in, s.x.row(i));
+    if (k == kLowRank) {
+      if (dropout_.active()) drop_rows(s, unit);
+      gemm(rows, p_.rank, p_.in, (dropout_.active() ? s.dropped : s.x).left(), s.b_t, kNothing, s.z);
+      gemm(rows, p_.out, p_.in + p_.rank, s.x.left(), s.weight_t, bias(s), y, next);
+    } else {
+      gemm(rows, p_.out, p_.in, s.x.left(), s.merged_t[k], bias(s), y, next);
+    }
+  }
+
+  void multiply_pairs(const Scratch& s, const Schedule::Unit& unit, int k, Matrix<T> y, Prefetch next) const {
+    const int64_t rows = unit.end - unit.begin, in = (p_.in + 1) / 2, rank = (p_.rank + 1) / 2;
+    for (int64_t i = 0; i < rows; ++i)
+      pair_row(element<bf16>(p_.x, unit.begin + i, unit.slot), p_.x.feature, p_.in, s.x_pairs.row(i));
+    if (k == kLowRank) {
+      if (dropout_.active()) {
+        for (int64_t i = 0; i < rows; ++i)
+          load_row(element<S>(p_.x, unit.begin + i, unit.slot), p_.x.feature, p_.in, s.x.row(i));
+        drop_rows(s, unit);
+        for (int64_t i = 0; i < rows; ++i) pair_row(s.dropped.row(i), p_.in, s.dropped_pairs.row(i));
+      }
+      gemm(rows, p_.rank, in, (dropout_.active() ? s.dropped_pairs : s.x_pairs).left(), s.b_pairs, kNothing, s.z);
+      for (int64_t i = 0; i < rows; ++i) pair_row(s.z.row(i), p_.rank, s.x_pairs.row(i) + in);
+      gemm(rows, p_.out, in + rank, s.x_pairs.left(), s.weight_pairs, bias(s), y, next);
+    } else {
+      gemm(rows, p_.out, in, s.x_pairs.left(), s.merged_pairs[k], bias(s), y, next);
+    }
+  }
+
+  void drop_rows(const Scratch& s, const Schedule::Unit& unit) const {
+    for (int64_t row = unit.begin; row < unit.end; ++row) {
+      T* const dropped = s.dropped.row(row - unit.begin);
+      dropout_.factors(element_index(p_, row, unit.slot), p_.in, dropped);
+      drop_row(s.x.row(row - unit.begin), dropped, p_.in, dropped);
+    }
+  }
+
+  Matrix<T> bias(const Scratch& s) const { return p_.bias ? Matrix<T>{s.bias.data, 0} : kNothing; }
 
   Prefetch prefetch(const NextUnit<S>& next) const {
     Prefetch fetch;
@@ -143,6 +196,7 @@ class NallForward {
   }
 
   static constexpr Matrix<T> kNothing{nullptr, 0};
+  static constexpr int kLowRank = -1;  // in place of a place in a group: nothing was merged
 
   const NallProblem& p_;
   const Schedule& schedule_;

@@ -87,6 +87,32 @@ void load_transposed(const S* from, int64_t rows, int64_t columns, Compute<S> sc
     }
 }
 
+// count numbers, two by two; an odd one's neighbour is 0.
+STLORA_INLINE void pair_row(const bf16* from, int64_t stride, int64_t count, Pair* to) {
+  if (stride == 1)
+    std::memcpy(to, from, size_t(count / 2) * sizeof(Pair));
+  else
+    for (int64_t k = 0; k < count / 2; ++k) to[k] = pair(from[2 * k * stride], from[(2 * k + 1) * stride]);
+  if (count % 2 != 0) to[count / 2] = pair(from[(count - 1) * stride], bf16{});
+}
+
+STLORA_INLINE void pair_row(const float* from, int64_t count, Pair* to) {
+  for (int64_t k = 0; k < count / 2; ++k) to[k] = pair(narrow<bf16>(from[2 * k]), narrow<bf16>(from[2 * k + 1]));
+  if (count % 2 != 0) to[count / 2] = pair(narrow<bf16>(from[count - 1]), bf16{});
+}
+
+// Packed rows of whole vectors, two rows by two; an odd one's neighbour is 0.
+inline void pair_rows(Matrix<float> from, int64_t rows, int64_t columns, Matrix<Pair> to) {
+  for (int64_t j = 0; j < columns; j += kPanel<float>)
+    for (int64_t i = 0; i < rows; i += 2) {
+      const float *first = from.at(i, j), *second = i + 1 < rows ? from.at(i + 1, j) : nullptr;
+      Pair* const row = to.at(i / 2, j);
+      const int64_t count = columns - j > lanes<float> ? kPanel<float> : lanes<float>;
+      for (int64_t l = 0; l < count; ++l)
+        row[l] = pair(narrow<bf16>(first[l]), second ? narrow<bf16>(second[l]) : bf16{});
+    }
+}
+
 template <typename S>
 void store_matrix(Matrix<Compute<S>> from, int64_t rows, int64_t columns, S* to) {
   for (int64_t i = 0; i < rows; ++i) store_row(from.row(i), columns, to + i * columns);
@@ -97,14 +123,20 @@ void fill_zero(Matrix<T> m, int64_t rows) {
   for (int64_t i = 0; i < rows * m.ld; ++i) m.data[i] = 0;
 }
 
+template <int VECTORS, typename T>
+STLORA_INLINE void add_column_vectors(Matrix<T> m, int64_t rows, int64_t j, T* sum) {
+  Vector<T> tile[VECTORS] = {};
+  for (int64_t i = 0; i < rows; ++i)
+    for (int v = 0; v < VECTORS; ++v) tile[v] += load(m.row(i) + j + v * lanes<T>);
+  for (int v = 0; v < VECTORS; ++v) store(sum + j + v * lanes<T>, load(sum + j + v * lanes<T>) + tile[v]);
+}
+
 // sum[j] += the sum of column j, of whole vectors; added up apart first: long sums of small numbers would lose digits.
 template <typename T>
 void add_columns(Matrix<T> m, int64_t rows, int64_t columns, T* sum) {
-  for (int64_t j = 0; j < columns; j += lanes<T>) {
-    Vector<T> tile{};
-    for (int64_t i = 0; i < rows; ++i) tile += load(m.row(i) + j);
-    store(sum + j, load(sum + j) + tile);
-  }
+  int64_t j = 0;
+  for (; j + 4 * lanes<T> <= columns; j += 4 * lanes<T>) add_column_vectors<4>(m, rows, j, sum);
+  for (; j < columns; j += lanes<T>) add_column_vectors<1>(m, rows, j, sum);
 }
 
 template <typename T>

@@ -3,7 +3,7 @@
 ``_C`` borrows torch's OpenMP runtime (the symbols are resolved in the process, where ``import torch`` has put
 them), so that kernels share torch's threads instead of competing with them.
 
-Environment: ``STLORA_CPU_ISA`` forces the instruction set: ``avx512``, ``avx2`` or ``portable``.
+Environment: ``STLORA_CPU_ISA`` forces the instruction set: ``avx512_bf16``, ``avx512``, ``avx2`` or ``portable``.
 """
 
 import importlib
@@ -15,7 +15,7 @@ import torch  # noqa: F401  brings the OpenMP runtime that _C resolves its symbo
 
 from stlora_kernels.errors import InputError
 
-ISAS = ("avx512", "avx2", "portable")  # best first
+ISAS = ("avx512_bf16", "avx512", "avx2", "portable")  # best first
 
 _extension: ModuleType | None = None
 _reason: str | None = None

@@ -1,6 +1,9 @@
 // What the C++ tests share: a failure count, random numbers, the instruction sets to test.
 #pragma once
 
+#include <bit>
+#include <cmath>
+#include <cstdint>
 #include <cstdio>
 #include <random>
 #include <string>
@@ -38,6 +41,16 @@ std::vector<T> converted(const Array& a) {
   return {a.begin(), a.end()};
 }
 
+struct Bf16 {  // storage as the kernels see it
+  uint16_t bits = 0;
+  Bf16() = default;
+  explicit Bf16(double value) {  // to nearest, ties to even; NaN stays NaN
+    const uint32_t word = std::bit_cast<uint32_t>(float(value));
+    bits = value != value ? 0x7FC0 : uint16_t((word + 0x7FFF + (word >> 16 & 1)) >> 16);
+  }
+  operator double() const { return double(std::bit_cast<float>(uint32_t(bits) << 16)); }
+};
+
 struct Isa {
   const char* name;
   stlora::cpu::Kernels kernels;
@@ -51,7 +64,8 @@ inline std::vector<Isa> isas() {
                           {"wide", {&wide::nall_kernels, &wide::nsp_kernels}}};
 #ifdef STLORA_HAVE_AVX2
   const Isa others[] = {{"avx2", {&avx2::nall_kernels, &avx2::nsp_kernels}},
-                        {"avx512", {&avx512::nall_kernels, &avx512::nsp_kernels}}};
+                        {"avx512", {&avx512::nall_kernels, &avx512::nsp_kernels}},
+                        {"avx512_bf16", {&avx512_bf16::nall_kernels, &avx512_bf16::nsp_kernels}}};
   for (const Isa& isa : others) {
     if (isa_supported(isa.name))
       all.push_back(isa);

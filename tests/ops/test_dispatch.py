@@ -64,7 +64,7 @@ def test_environment_variables_choose_and_bad_values_are_named():
     assert "InputError: backend: got 'fast', expected one of" in python(use, STLORA_BACKEND="fast").stderr
 
 
-@pytest.mark.parametrize("isa", [i for i in ("avx512", "avx2", "portable") if native.kernels().isa_supported(i)])
+@pytest.mark.parametrize("isa", [i for i in native.ISAS if native.kernels().isa_supported(i)])
 def test_the_instruction_set_can_be_forced(isa):
     code = "from stlora_kernels.ops import native; print(native.kernels().selected_isa())"
     assert python(code, STLORA_CPU_ISA=isa).stdout == f"{isa}\n"

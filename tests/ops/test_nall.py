@@ -8,25 +8,16 @@ import torch
 from nall_cases import CASES, GRADIENTS, Case, error
 
 import stlora_kernels as sk
-from stlora_kernels.ops import native, philox
+from stlora_kernels.ops import philox
 
 FAST = [name for name in sk.available_backends("cpu") if name != "reference"]
 BACKENDS = [*FAST, "reference"]
-ISAS = [isa for isa in ("avx512", "avx2", "portable") if FAST and native.kernels().isa_supported(isa)]
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 
 
 def test_the_compiled_backend_is_there():
     """Without it this file would compare the reference with itself."""
     assert "cpu" in sk.available_backends("cpu"), sk.ops.dispatch.why_unavailable("cpu")
-
-
-@pytest.fixture(params=ISAS)
-def isa(request):
-    before = native.kernels().selected_isa()
-    native.kernels().select_isa(request.param)
-    yield request.param
-    native.kernels().select_isa(before)
 
 
 @pytest.fixture
@@ -209,7 +200,6 @@ def test_every_output_element_is_written(case: Case, backend, monkeypatch):
         assert not value.isnan().any(), name
 
 
-@pytest.mark.parametrize("isa", ISAS, indirect=True)
 @pytest.mark.parametrize(("shape", "p"), [((5, 3, 7), 0.5), ((70, 3, 33), 0.1), ((4, 2, 130), 0.9), ((3, 3, 8), 1.0)])
 @pytest.mark.parametrize("seed", [0, 1, 2**62 + 12345])
 def test_dropout_masks_equal_the_contract_bit_for_bit(shape, p, seed, isa):
