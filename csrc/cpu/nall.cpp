@@ -6,7 +6,8 @@ namespace stlora::cpu {
 namespace {
 
 Schedule schedule(const NallProblem& p, int threads) {
-  const double flop = 2.0 * double(p.rows) * double(p.nodes) * double(p.in + p.rank) * double(p.out + p.rank);
+  const double products = double(p.in) * double(p.out) + double(p.rank) * double(p.in + p.out);
+  const double flop = double(p.rows) * double(p.nodes) * (2 * products + kFlopPerRow);
   return {p.rows, p.nodes, p.adapters, p.node_index, kRowBlock, flop, threads};
 }
 

@@ -139,10 +139,8 @@ class NallForward {
       multiply_pairs(s, unit, k, y, prefetch(next));
     else
       multiply(s, unit, k, y, prefetch(next));
-    for (int64_t i = 0; i < rows; ++i) {
-      activate(p_, y.row(i));
-      if (!direct) store_row(y.row(i), p_.out, y_rows + i * p_.nodes * p_.out);
-    }
+    for (int64_t i = 0; i < rows && p_.activation != Activation::none; ++i) activate(p_, y.row(i));
+    for (int64_t i = 0; i < rows && !direct; ++i) store_row(y.row(i), p_.out, y_rows + i * p_.nodes * p_.out);
   }
 
   void multiply(const Scratch& s, const Schedule::Unit& unit, int k, Matrix<T> y, Prefetch next) const {

@@ -6,7 +6,8 @@ namespace stlora::cpu {
 namespace {
 
 Schedule schedule(const NspProblem& p, int threads) {
-  const double flop = 2.0 * double(p.rows) * double(p.nodes) * double(p.features) * double(p.features) * p.depth;
+  const double products = double(p.features) * double(p.features);
+  const double flop = double(p.rows) * double(p.nodes) * (2 * products + kFlopPerRow) * double(p.depth);
   return {p.rows, p.nodes, p.adapters, p.node_index, kRowBlock, flop, threads};
 }
 

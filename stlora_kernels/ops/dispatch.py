@@ -9,6 +9,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -67,6 +68,36 @@ def use_backend(name: str) -> Iterator[None]:
         yield
     finally:
         _preferred = before
+
+
+def plain(*tensors: torch.Tensor | None) -> bool:
+    """May a call on these go around torch's dispatcher, which takes longer than a small layer?
+
+    Not where somebody listens there: compile, export, trace, vmap and grad transforms, dispatch modes, tensor
+    subclasses, the profiler.
+    """
+    if (
+        torch.compiler.is_compiling()
+        or _dispatch_modes()
+        or _functorch_is_active()
+        or torch._C._get_tracing_state()
+        or _profiler_is_on()
+    ):
+        return False
+    return _PLAIN.issuperset(map(type, tensors))
+
+
+_dispatch_modes = torch._C._len_torch_dispatch_stack
+_functorch_is_active = torch._C._are_functorch_transforms_active
+_profiler_is_on = torch.autograd._profiler_enabled
+_PLAIN = frozenset((torch.Tensor, torch.nn.Parameter, type(None)))
+
+
+def apply(function: type[torch.autograd.Function], direct: bool, *arguments: Any) -> Any:
+    """``function.apply``, short of the argument binding that it repeats at every call, where the call is plain."""
+    if direct:
+        return super(torch.autograd.Function, function).apply(*arguments)  # type: ignore[misc]
+    return function.apply(*arguments)
 
 
 def choose(operation: str, requested: str | None, device_type: str, why_not: Callable[[str], str | None]) -> str:

@@ -1,7 +1,6 @@
 """The matrix every backend of ``sk.nall`` passes: values, gradients, contracts of DESIGN."""
 
 import itertools
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -291,16 +290,6 @@ def test_rows_beyond_two_to_the_31_elements_apart():
     arguments = [t[name] for name in GRADIENTS[1:]]
     y = sk.nall(apart, *arguments, backend="cpu")
     torch.testing.assert_close(y, sk.nall(t["x"], *arguments, backend="reference"))
-
-
-def test_calls_from_a_thread_pool_do_not_disturb_each_other():
-    case = Case(200, 5, 33, 20, 4, dropout_p=0.3, activation="relu")
-    tensors = case.tensors(torch.float32)
-    expected = case.run("cpu", tensors)
-    with ThreadPoolExecutor(4) as pool:
-        for result in pool.map(lambda _: case.run("cpu", tensors), range(16)):
-            for name, value in expected.items():
-                torch.testing.assert_close(result[name], value)
 
 
 def test_second_derivatives_are_refused():

@@ -24,11 +24,15 @@ def flatten(x: Tensor) -> Tensor:
 
 def per_adapter(factor: Tensor) -> Tensor:
     """Each adapter's matrix contiguous; adapters may share memory, so an expanded factor is not copied."""
-    if factor.stride(2) == 1 and factor.stride(1) == factor.shape[2]:
+    if factor.is_contiguous() or (factor.stride(2) == 1 and factor.stride(1) == factor.shape[2]):
         return factor
     if factor.stride(0) == 0 and factor.shape[0] > 1:
         return factor[:1].contiguous().expand_as(factor)
     return factor.contiguous()
+
+
+def empty_gradient(tensor: Tensor) -> Tensor:
+    return torch.empty_like(tensor, memory_format=torch.contiguous_format)
 
 
 def address(tensor: Tensor | None) -> int:
@@ -85,10 +89,10 @@ def backward(
     *others: Any,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of x, weight, bias, A, B; an empty tensor stands for one that is not needed."""
-    shapes = (x.shape, weight.shape, weight.shape[:1], A.shape, B.shape)
-    gradients = tuple(x.new_empty(shape if needed else (0,)) for shape, needed in zip(shapes, needs, strict=True))
+    like = (x, weight, weight if bias is None else bias, A, B)
+    gradients = tuple([empty_gradient(t) if needed else t.new_empty(0) for t, needed in zip(like, needs, strict=True)])
     grad = flatten(grad)
-    outputs = (g.data_ptr() if needed else 0 for g, needed in zip(gradients, needs, strict=True))
+    outputs = [g.data_ptr() if needed else 0 for g, needed in zip(gradients, needs, strict=True)]
     _call(
         "nall_backward", flatten(x), weight, bias, A, B, *others,
         grad.data_ptr(), *grad.stride(), address(y), *outputs,

@@ -1,6 +1,7 @@
 """``sk.nsp_layer`` and ``sk.nsp_stack``: residual node-specific layers, one fused operation for any number of them."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -63,8 +64,10 @@ def nsp_stack(
         s_l = \mathrm{dropout}_p(\mathrm{leaky\_relu}(\mathrm{rms\_norm}(h_l)))
 
     Memory: besides y, the forward pass keeps the inputs of the layers after the first for the backward pass,
-    ``(L - 1) * M * N * D`` numbers of fp32 (fp64 for fp64), where a gradient will be asked for; masks, normalised
-    values and activations are recomputed. The backward pass adds nothing of that size.
+    ``(L - 1) * M * N * D`` numbers of fp32 (fp64 for fp64), where a gradient will be asked for: recomputing them would
+    cost the forward pass again, a third of a training step, and reading them costs a few percent. Masks, normalised
+    values and activations are recomputed. The backward pass adds the gradients only. On the CPU each thread keeps a
+    scratch of at most ``4 L D (D + 4 r) + 1000 (D + r) + 2^16`` numbers.
 
     Args:
         h: ``[*, N, D]``, any leading dims and strides.
@@ -98,11 +101,16 @@ def nsp_stack(
         norms, ws, bs, As, Bs = parameters
         return reference.nsp_stack(h, norms, ws, bs, As, Bs, alpha, eps, negative_slope, dropout_p, seed, node_index)
     options = (alpha, eps, negative_slope, dropout_p, name)
-    counts = [len(tensors) for tensors in parameters]
     flat = [t for tensors in parameters for t in tensors]
+    direct = dispatch.plain(h, *flat)
     if nall.needs_grad(h, *flat):
-        return _NspStack.apply(counts, options, seed, node_index, h, *flat)[0]
-    return torch.ops.stlora.nsp_stack(h, False, *parameters, seed, node_index, *options)[0]
+        counts = [len(tensors) for tensors in parameters]
+        return dispatch.apply(_NspStack, direct, direct, counts, options, seed, node_index, h, *flat)[0]
+    return _run(direct, h, False, *parameters, seed, node_index, *options)[0]
+
+
+def _run(direct: bool, *arguments: Any) -> tuple[Tensor, Tensor]:
+    return (_forward if direct else torch.ops.stlora.nsp_stack)(*arguments)
 
 
 def _why_not(name: str, h: Tensor) -> str | None:
@@ -127,10 +135,9 @@ def _check(
         if len(tensors) != depth and not (name == "biases" and not tensors):
             raise InputError(f"{name}: got {len(tensors)} tensors, expected {depth}, one per layer")
     for layer in range(depth):
-        names = ("h", *(f"{name}[{layer}]" for name in ("weights", "biases", "As", "Bs")))
         nall.check(
             h, weights[layer], biases[layer] if biases else None, As[layer], Bs[layer],
-            alpha, dropout_p, seed, None, negative_slope, node_index, names,
+            alpha, dropout_p, seed, None, negative_slope, node_index, layer,
         )  # fmt: skip
         D, norm_weight = h.shape[-1], norm_weights[layer]
         if norm_weight.shape != (D,) or norm_weight.dtype != h.dtype or norm_weight.device != h.device:
@@ -188,12 +195,12 @@ def _by_parameter(counts: list[int], flat: Sequence[Tensor]) -> list[list[Tensor
 
 class _NspStack(torch.autograd.Function):
     @staticmethod
-    def forward(counts, options, seed, node_index, h, *flat):
-        return torch.ops.stlora.nsp_stack(h, True, *_by_parameter(counts, flat), seed, node_index, *options)
+    def forward(direct, counts, options, seed, node_index, h, *flat):
+        return _run(direct, h, True, *_by_parameter(counts, flat), seed, node_index, *options)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        ctx.counts, ctx.options, seed, node_index, h, *flat = inputs
+        _, ctx.counts, ctx.options, seed, node_index, h, *flat = inputs
         _, saved = output
         ctx.mark_non_differentiable(saved)
         ctx.set_materialize_grads(False)
@@ -203,11 +210,10 @@ class _NspStack(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad, _):
         saved, seed, node_index, h, *flat = ctx.saved_tensors
-        needs = list(ctx.needs_input_grad[4:])
+        needs = list(ctx.needs_input_grad[5:])
         if grad is None:
-            return (None,) * (4 + len(needs))
-        gradients = torch.ops.stlora.nsp_stack_backward(
-            grad, saved, needs, h, *_by_parameter(ctx.counts, flat), seed, node_index, *ctx.options
-        )
+            return (None,) * (5 + len(needs))
+        backward = _backward if dispatch.plain(grad, h, *flat) else torch.ops.stlora.nsp_stack_backward
+        gradients = backward(grad, saved, needs, h, *_by_parameter(ctx.counts, flat), seed, node_index, *ctx.options)
         used = [g if needed else None for g, needed in zip(gradients, needs, strict=True)]
-        return None, None, None, None, *used
+        return None, None, None, None, None, *used

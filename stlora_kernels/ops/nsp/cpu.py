@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from stlora_kernels.ops import native
-from stlora_kernels.ops.nall.cpu import DTYPE_CODE, address, flatten, per_adapter, why_not
+from stlora_kernels.ops.nall.cpu import DTYPE_CODE, address, empty_gradient, flatten, per_adapter, why_not
 
 __all__ = ["backward", "forward", "why_not"]
 
@@ -64,10 +64,7 @@ def forward(h: Tensor, save: bool, *problem) -> tuple[Tensor, Tensor]:  # type: 
 def backward(grad: Tensor, saved: Tensor, needs: list[bool], h: Tensor, *problem) -> list[Tensor]:  # type: ignore[no-untyped-def]
     """Gradients of h and of every norm weight, weight, bias, A, B, in this order; empty where not needed."""
     inputs = [h, *(t for tensors in problem[:5] for t in tensors)]
-    gradients = [
-        torch.empty_like(t, memory_format=torch.contiguous_format) if needed else t.new_empty(0)
-        for t, needed in zip(inputs, needs, strict=True)
-    ]
+    gradients = [empty_gradient(t) if needed else t.new_empty(0) for t, needed in zip(inputs, needs, strict=True)]
     addresses = iter([g.data_ptr() if needed else 0 for g, needed in zip(gradients, needs, strict=True)])
     dh = next(addresses)
     depth = len(problem[0])

@@ -1,0 +1,129 @@
+"""The operations as guests of a process: threads, forks, memory, and whoever listens to torch's dispatcher."""
+
+import multiprocessing
+import os
+import subprocess
+import sys
+import textwrap
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from nall_cases import Case
+from nsp_cases import Stack
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import stlora_kernels as sk
+
+CASES = {"nall": Case(64, 20, 48, 32, 8, dropout_p=0.2), "nsp_stack": Stack(64, 20, 32, 8, 3, dropout_p=0.2)}
+
+
+def _differences(case, expected: dict, runs: int) -> int:
+    """How many of so many runs give other bits than expected."""
+    tensors = case.tensors(torch.float32)
+    results = [case.run("cpu", tensors) for _ in range(runs)]
+    return sum(any(not torch.equal(r[name], expected[name]) for name in expected) for r in results)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_thread_pool_and_a_fork_at_once_do_not_disturb_each_other(name):
+    case = CASES[name]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as a forked DataLoader worker has it: torch's own thread pool does not survive a fork
+    try:
+        expected = case.run("cpu", case.tensors(torch.float32))
+        with ThreadPoolExecutor(4) as pool:
+            calls = [pool.submit(_differences, case, expected, 20) for _ in range(4)]
+            context = multiprocessing.get_context("fork")
+            children = [context.Process(target=_exit_with_differences, args=(case, expected)) for _ in range(2)]
+            for child in children:
+                child.start()
+            for child in children:
+                child.join(60)
+            assert [child.exitcode for child in children] == [0, 0]
+            assert [call.result() for call in calls] == [0, 0, 0, 0]
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _exit_with_differences(case, expected: dict) -> None:
+    os._exit(_differences(case, expected, 20))
+
+
+PROBE = """
+import torch, stlora_kernels as sk
+
+def status(field):
+    return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith(field))
+
+def peak_of(call):
+    open("/proc/self/clear_refs", "w").write("5")  # the peak starts anew
+    before = status("VmRSS")
+    result = call()
+    return result, status("VmHWM") - before
+
+M, N, D, r, L, threads = 768, 120, 64, 16, 3, torch.get_num_threads()
+h = torch.randn(M, N, D)
+parameters = [[torch.randn(s) / 8 for _ in range(L)] for s in [(D,), (D, D), (D,), (N, D, r), (N, r, D)]]
+flat = [t for tensors in parameters for t in tensors]
+def stack(x): return sk.nsp_stack(x, *parameters, dropout_p=0.1)
+def nall(x): return sk.nall(x, *(t[0] for t in parameters[1:]))
+unit, factors = h.nbytes, 4 * 2 * N * D * r
+for name, call, saved, gradients, scratch in (
+    ("nall", nall, 0, factors, 4 * (4 * D * D + 16 * r * D + 1000 * (2 * D + r) + 2**16)),
+    ("nsp_stack", stack, L - 1, L * factors, 4 * (4 * L * D * (D + 4 * r) + 1000 * (D + r) + 2**16)),
+):
+    small = h[:2].clone().requires_grad_()
+    call(small).backward(torch.ones_like(small))  # brings in code, threads and what autograd imports
+    x, grad = h.clone().requires_grad_(), torch.randn(M, N, D)
+    for t in flat: t.requires_grad_()
+    allowed = scratch * threads + 2**20  # a page here and there, the interpreter's own
+    y, forward = peak_of(lambda: call(x))
+    _, backward = peak_of(lambda: y.backward(grad))
+    print(name, forward <= (1 + saved) * unit + allowed, backward <= unit + gradients + allowed,
+          forward >= (1 + saved) * unit, backward >= unit, forward, backward, unit, allowed)
+    for t in flat: t.grad = None
+"""
+
+
+def test_memory_is_what_the_docstrings_say():
+    if not os.access("/proc/self/clear_refs", os.W_OK):
+        pytest.skip("this system does not say how much memory a process had at most")
+    run = subprocess.run([sys.executable, "-c", textwrap.dedent(PROBE)], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    for line in run.stdout.splitlines():
+        assert line.split()[1:5] == ["True"] * 4, run.stdout
+    assert len(run.stdout.splitlines()) == 2
+
+
+class _Listening(TorchDispatchMode):
+    def __init__(self):
+        super().__init__()
+        self.heard: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.heard.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_whoever_listens_to_the_dispatcher_hears_the_operator(name):
+    case = CASES[name]
+    tensors = case.tensors(torch.float32)
+    with _Listening() as mode:
+        case.run("cpu", tensors)
+    assert f"stlora.{name}.default" in mode.heard
+    assert f"stlora.{name}_backward.default" in mode.heard
+    with torch.profiler.profile() as profile:
+        case.run("cpu", tensors)
+    names = {event.key for event in profile.key_averages()}
+    assert {f"stlora::{name}", f"stlora::{name}_backward"} <= names
+
+
+def test_a_traced_layer_computes_on_new_inputs():
+    layer = sk.FusedNALL(5, 3, 4).eval()
+    torch.nn.init.normal_(layer.A)
+    with torch.no_grad():
+        traced = torch.jit.trace(layer, torch.randn(2, 5, 3))
+        x = torch.randn(2, 5, 3)
+        torch.testing.assert_close(traced(x), layer(x))
