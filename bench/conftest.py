@@ -9,6 +9,7 @@ import platform
 import subprocess
 from pathlib import Path
 
+import claims
 import pytest
 import torch
 
@@ -22,10 +23,11 @@ RESULTS = Path(__file__).parent / "results" / "cpu.csv"
 def measure(benchmark):
     """Times one work of one layer and names it for the table.
 
-    ``forward_flop`` is what the shared linear layer needs for the same rows: the work a user thinks of.
+    ``forward_flop`` is what the shared linear layer needs for the same rows: the work a user thinks of. ``calls`` are
+    timed together where one would be too short for the clock.
     """
 
-    def run(operation, shape, work, layer, call, leaves, forward_flop) -> None:
+    def run(operation, shape, work, layer, call, leaves, forward_flop, calls=1) -> None:
         backward = work == "forward+backward"
         for leaf in leaves:
             leaf.requires_grad_(backward)
@@ -42,7 +44,7 @@ def measure(benchmark):
             benchmark.group = f"{operation} {shape} {work}"
             flop = forward_flop * (3 if backward else 1)
             benchmark.extra_info.update(operation=operation, shape=shape, work=work, layer=layer, flop=flop)
-            benchmark.pedantic(once, rounds=15, warmup_rounds=3)
+            benchmark.pedantic(once, rounds=15, warmup_rounds=3, iterations=calls)
 
     return run
 
@@ -72,7 +74,7 @@ def _rows(benchmarks) -> list[dict[str, object]]:
     rows = []
     for b in benchmarks:
         group = [other for other in benchmarks if other.group == b.group]
-        peers = [o.stats.median for o in group if o.extra_info["layer"] not in ("ours", "linear")]
+        peers = [o.stats.median for o in group if not o.extra_info["layer"].startswith(("ours", "linear"))]
         linear = [o.stats.median for o in group if o.extra_info["layer"] == "linear"]
         info = dict(b.extra_info)
         flop = info.pop("flop")
@@ -80,8 +82,8 @@ def _rows(benchmarks) -> list[dict[str, object]]:
             machine
             | info
             | {
-                "median_ms": round(b.stats.median * 1e3, 2),
-                "iqr_ms": round(b.stats.iqr * 1e3, 2),
+                "median_ms": float(f"{b.stats.median * 1e3:.4g}"),
+                "iqr_ms": float(f"{b.stats.iqr * 1e3:.2g}"),
                 "gflop_per_s": round(flop / b.stats.median / 1e9, 1),
                 "best_peer_over_this": round(min(peers) / b.stats.median, 2) if peers else "",
                 "linear_over_this": round(linear[0] / b.stats.median, 2) if linear else "",
@@ -101,6 +103,9 @@ def pytest_terminal_summary(terminalreporter, config):
     terminalreporter.line("  ".join(c.ljust(widths[c]) for c in columns))
     for row in rows:
         terminalreporter.line("  ".join(str(row[c]).ljust(widths[c]) for c in columns))
+    terminalreporter.section("what was promised")
+    for line in claims.lines(claims.claims(rows)):
+        terminalreporter.line(line)
     new = not RESULTS.exists()
     RESULTS.parent.mkdir(exist_ok=True)
     with RESULTS.open("a", newline="") as file:

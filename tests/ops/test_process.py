@@ -122,7 +122,8 @@ def test_whoever_listens_to_the_dispatcher_hears_the_operator(name):
 
 def test_a_traced_layer_computes_on_new_inputs():
     layer = sk.FusedNALL(5, 3, 4).eval()
-    torch.nn.init.normal_(layer.A)
+    for parameter in layer.parameters():
+        torch.nn.init.normal_(parameter)
     with torch.no_grad():
         traced = torch.jit.trace(layer, torch.randn(2, 5, 3))
         x = torch.randn(2, 5, 3)

@@ -11,6 +11,7 @@
 namespace stlora {
 
 enum class DType : int { f32, f64, bf16, f16 };
+inline int64_t size_of(DType dtype) { return dtype == DType::f64 ? 8 : dtype == DType::f32 ? 4 : 2; }
 enum class Activation : int { none, relu, leaky_relu };
 
 struct Strided {  // a [M, N, features] array anywhere in memory; any stride may be zero
