@@ -88,7 +88,8 @@ PYBIND11_MODULE(_C, module) {
   module.doc() = "CPU kernels of stlora_kernels, called with the addresses of tensors.";
   module.attr("compiler") = STLORA_COMPILER;
   module.def("selected_isa", &stlora::cpu::selected_isa, "The instruction set in use.");
-  module.def("select_isa", &stlora::cpu::select_isa, "Use this instruction set: avx512_bf16, avx512, avx2 or portable.");
+  module.def("select_isa", &stlora::cpu::select_isa,
+             "Use this instruction set: avx512_bf16, avx512, avx2 or portable.");
   module.def("isa_supported", &stlora::cpu::isa_supported, "Is it built in, and does this machine offer it?");
   module.def("nall_forward", &nall_forward);
   module.def("nall_backward", &nall_backward);

@@ -5,7 +5,7 @@ from numbers import Integral
 from torch import Tensor
 
 from stlora_kernels.errors import InputError
-from stlora_kernels.ops.nall import autocast_is_on
+from stlora_kernels.ops.inputs import autocast_is_on
 
 
 def check_sizes(**sizes: int) -> None:

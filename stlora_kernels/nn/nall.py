@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from stlora_kernels.nn.checks import check_choice, check_probability, check_sizes
 from stlora_kernels.ops import dispatch
-from stlora_kernels.ops.nall import ACTIVATIONS, check_number, nall
+from stlora_kernels.ops.inputs import ACTIVATIONS, check_number
+from stlora_kernels.ops.nall import nall
 
 FACTORS = ("node", "node_b", "core", "shared")
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from stlora_kernels.errors import InputError
-from stlora_kernels.ops import dispatch, nall, philox
+from stlora_kernels.ops import dispatch, inputs, philox
 from stlora_kernels.ops.nsp import cpu, reference
 
 _KERNELS = {"cpu": cpu}
@@ -87,23 +87,23 @@ def nsp_stack(
     Source: ST-LoRA, arXiv 2404.07919, eq. (3).
     """
     parameters = [list(t) for t in (norm_weights, weights, () if biases is None else biases, As, Bs)]
-    if nall.autocast_is_on(h):
+    if inputs.autocast_is_on(h):
         device_type = h.device.type
-        h = nall.autocast(h, device_type)
-        parameters = [[nall.autocast(t, device_type) for t in tensors] for tensors in parameters]
+        h = inputs.autocast(h, device_type)
+        parameters = [[inputs.autocast(t, device_type) for t in tensors] for tensors in parameters]
     _check(h, parameters, alpha, eps, dropout_p, seed, negative_slope, node_index)
     name = dispatch.choose("nsp_stack", backend, h.device.type, lambda name: _why_not(name, h))
     if dropout_p > 0 and seed is None:
         seed = philox.draw_seed()
     if name == "reference":
         if node_index is not None and not torch.compiler.is_compiling():
-            nall.check_range(node_index, parameters[3][0].shape[0])
+            inputs.check_range(node_index, parameters[3][0].shape[0])
         norms, ws, bs, As, Bs = parameters
         return reference.nsp_stack(h, norms, ws, bs, As, Bs, alpha, eps, negative_slope, dropout_p, seed, node_index)
     options = (alpha, eps, negative_slope, dropout_p, name)
     flat = [t for tensors in parameters for t in tensors]
     direct = dispatch.plain(h, *flat)
-    if nall.needs_grad(h, *flat):
+    if inputs.needs_grad(h, *flat):
         counts = [len(tensors) for tensors in parameters]
         return dispatch.apply(_NspStack, direct, direct, counts, options, seed, node_index, h, *flat)[0]
     return _run(direct, h, False, *parameters, seed, node_index, *options)[0]
@@ -135,7 +135,7 @@ def _check(
         if len(tensors) != depth and not (name == "biases" and not tensors):
             raise InputError(f"{name}: got {len(tensors)} tensors, expected {depth}, one per layer")
     for layer in range(depth):
-        nall.check(
+        inputs.check(
             h, weights[layer], biases[layer] if biases else None, As[layer], Bs[layer],
             alpha, dropout_p, seed, None, negative_slope, node_index, layer,
         )  # fmt: skip
@@ -149,7 +149,7 @@ def _check(
             raise InputError(f"weights[{layer}]: got shape {list(weights[layer].shape)}, expected [{D}, {D}]")
         if As[layer].shape[0] != As[0].shape[0]:
             raise InputError(f"As[{layer}]: got {As[layer].shape[0]} adapters, expected {As[0].shape[0]} as in As[0]")
-    nall.check_number("eps", eps, 0)
+    inputs.check_number("eps", eps, 0)
 
 
 _PROBLEM = (
