@@ -120,6 +120,7 @@ def test_whoever_listens_to_the_dispatcher_hears_the_operator(name):
     assert {f"stlora::{name}", f"stlora::{name}_backward"} <= names
 
 
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
 def test_a_traced_layer_computes_on_new_inputs():
     layer = sk.FusedNALL(5, 3, 4).eval()
     for parameter in layer.parameters():
