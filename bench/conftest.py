@@ -74,8 +74,10 @@ def _rows(benchmarks) -> list[dict[str, object]]:
     rows = []
     for b in benchmarks:
         group = [other for other in benchmarks if other.group == b.group]
-        peers = [o.stats.median for o in group if not o.extra_info["layer"].startswith(("ours", "linear"))]
-        linear = [o.stats.median for o in group if o.extra_info["layer"] == "linear"]
+        peers = [o.stats.median for o in group if not o.extra_info["layer"].startswith(claims.NO_PEERS)]
+        linear = [
+            o.stats.median for o in group if o.extra_info["layer"] == "linear" and b.extra_info["layer"] != "ours bf16"
+        ]
         info = dict(b.extra_info)
         flop = info.pop("flop")
         rows.append(
@@ -84,9 +86,11 @@ def _rows(benchmarks) -> list[dict[str, object]]:
             | {
                 "median_ms": float(f"{b.stats.median * 1e3:.4g}"),
                 "iqr_ms": float(f"{b.stats.iqr * 1e3:.2g}"),
-                "gflop_per_s": round(flop / b.stats.median / 1e9, 1),
+                "gflop_per_s": round(flop / b.stats.median / 1e9, 1),  # GB/s where the work is a copy
                 "best_peer_over_this": round(min(peers) / b.stats.median, 2) if peers else "",
-                "linear_over_this": round(linear[0] / b.stats.median, 2) if linear else "",
+                "linear_over_this": round(linear[0] / b.stats.median, 2)
+                if linear and not b.extra_info["layer"].endswith("bf16")
+                else "",
             }
         )
     return rows

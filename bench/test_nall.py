@@ -35,6 +35,8 @@ def test_nall_in_bf16(measure):
     """A claim only where the machine has AVX512-BF16; elsewhere bf16 saves memory, not time."""
     M, N, D, _ = SHAPES[0]
     leaves = [t.to(torch.bfloat16) for t in leaves_of(*SHAPES[0])]
+    error = sk.nall(*leaves).double() - peers.bmm(*(t.double() for t in leaves))
+    assert error.norm() <= 0.01 * error.add(sk.nall(*leaves).double()).norm()
     measure("nall", "M{}-N{}-D{}-r{}".format(*SHAPES[0]), "forward", "ours bf16", sk.nall, leaves, 2 * M * N * D * D)
 
 

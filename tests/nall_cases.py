@@ -50,14 +50,9 @@ class Case:
             "grad": randn(*leading, self.N, self.O),
         }
 
-    def run(self, backend: str, tensors: dict[str, Tensor | None]) -> dict[str, Tensor]:
-        """The output and every gradient under the gradient ``tensors["grad"]``."""
-        leaves = {
-            name: None if tensors[name] is None else tensors[name].detach().clone().requires_grad_()
-            for name in GRADIENTS
-        }
-        y = sk.nall(
-            *leaves.values(),
+    def call(self, backend: str | None, tensors: dict[str, Tensor | None]) -> Tensor:
+        return sk.nall(
+            *(tensors[name] for name in GRADIENTS),
             self.alpha,
             dropout_p=self.dropout_p,
             seed=torch.tensor(2**40 + 7),
@@ -65,6 +60,14 @@ class Case:
             node_index=tensors["node_index"],
             backend=backend,
         )
+
+    def run(self, backend: str, tensors: dict[str, Tensor | None]) -> dict[str, Tensor]:
+        """The output and every gradient under the gradient ``tensors["grad"]``."""
+        leaves = {
+            name: None if tensors[name] is None else tensors[name].detach().clone().requires_grad_()
+            for name in GRADIENTS
+        }
+        y = self.call(backend, tensors | leaves)
         y.backward(tensors["grad"])
         return {"y": y.detach()} | {name: leaf.grad for name, leaf in leaves.items() if leaf is not None}
 

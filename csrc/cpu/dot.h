@@ -1,4 +1,5 @@
-// Pairs of bf16 numbers, multiplied and added up in fp32 two at a time, as AVX512_BF16 does.
+// Pairs of bf16 numbers, multiplied and added up in fp32 two at a time, as AVX512_BF16 does. That takes subnormal
+// numbers (below 1.2e-38) for zero; the lowered form below does not.
 #pragma once
 
 #include "vector.h"

@@ -94,7 +94,7 @@ STLORA_INLINE void gemm_last_rows(int64_t rows, int64_t K, Left<E> left, const E
 class Prefetch {
  public:
   void add(const void* first, int64_t rows, int64_t stride_bytes, int64_t row_bytes) {
-    if (rows <= 0) return;
+    if (rows <= 0 || count_ == kMost) return;  // a hint: what does not fit comes when it is read
     ranges_[count_++] = {static_cast<const char*>(first), rows, stride_bytes, row_bytes};
     rows_ += rows;
   }
@@ -115,7 +115,8 @@ class Prefetch {
     const char* row;
     int64_t rows, stride, bytes;
   };
-  Range ranges_[4];
+  static constexpr int kMost = 4;
+  Range ranges_[kMost];
   int count_ = 0, at_ = 0;
   int64_t rows_ = 0, per_step_ = 0;
 };

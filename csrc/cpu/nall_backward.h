@@ -17,6 +17,11 @@
 
 namespace stlora::cpu::STLORA_ISA {
 
+template <typename T>
+int64_t nall_backward_group(const NallProblem& p) {  // each keeps its W_p and D
+  return group_size(2 * int64_t(sizeof(T)) * p.out * leading_dimension<T>(p.in));
+}
+
 template <typename S>
 struct NallBackwardScratch {
   using T = Compute<S>;
@@ -72,7 +77,7 @@ class NallBackward {
         out_(out),
         dropout_(low_rank_dropout<T>(p)),
         factors_(out.A || out.B),
-        group_(merge(p.rows) ? group_size(2 * int64_t(sizeof(T)) * p.in * p.out) : 1),
+        group_(merge(p.rows) ? nall_backward_group<T>(p) : 1),
         factor_sums_(schedule, {{out.A, p.out, p.rank}, {out.B, p.rank, p.in}}) {
     Cutter count(nullptr);
     Scratch needed(count, p, group_, factor_sums_);

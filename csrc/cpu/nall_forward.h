@@ -30,6 +30,11 @@ Dropout<T> low_rank_dropout(const NallProblem& p) {
 inline int64_t element_index(const NallProblem& p, int64_t row, int64_t slot) { return (row * p.nodes + slot) * p.in; }
 
 template <typename T>
+int64_t nall_forward_group(const NallProblem& p) {  // each keeps its W_p
+  return group_size(int64_t(sizeof(T)) * p.in * leading_dimension<T>(p.out));
+}
+
+template <typename T>
 struct NallForwardScratch {
   Matrix<T> weight_t, a_t;          // [I, O] W^T above [r, O] alpha A_p^T
   Matrix<T> bias;                   // [1, O]
@@ -82,7 +87,7 @@ class NallForward {
         schedule_(schedule),
         y_(static_cast<S*>(y)),
         dropout_(low_rank_dropout<T>(p)),
-        group_(merge(p.rows) ? group_size(int64_t(sizeof(T)) * p.in * p.out) : 1) {
+        group_(merge(p.rows) ? nall_forward_group<T>(p) : 1) {
     Cutter count(nullptr);
     Scratch needed(count, p, group_, kPairs);
     Cutter cut(scratch_slab(count.used() * size_t(schedule.threads())));

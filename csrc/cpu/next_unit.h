@@ -27,7 +27,7 @@ class NextUnit {
   // Adds [rows, columns] of the unit's adapter out of an array of them, stride apart, if no unit before it needed that.
   void factors(Prefetch& fetch, const void* array, int64_t stride, int64_t rows, int64_t columns) const {
     if (exists_ && new_adapter_)
-      fetch.add(static_cast<const S*>(array) + unit_.adapter * stride, 1, 0, rows * columns * kSize);
+      fetch.add(static_cast<const S*>(array) + unit_.adapter * stride, rows, columns * kSize, columns * kSize);
   }
 
  private:

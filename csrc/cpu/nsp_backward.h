@@ -14,6 +14,11 @@
 
 namespace stlora::cpu::STLORA_ISA {
 
+template <typename T>
+int64_t nsp_backward_group(const NspProblem& p) {  // each keeps its W_lp and D of all layers
+  return group_size(2 * int64_t(sizeof(T)) * p.depth * p.features * leading_dimension<T>(p.features));
+}
+
 template <typename S>
 struct NspBackwardScratch {
   using T = Compute<S>;
@@ -73,7 +78,7 @@ class NspBackward {
         dh_(static_cast<S*>(dh)),
         out_(out),
         lowest_(lowest_wanted(p, dh, out)),
-        group_(merge(p.rows) ? group_size(2 * int64_t(sizeof(T)) * p.depth * p.features * p.features) : 1),
+        group_(merge(p.rows) ? nsp_backward_group<T>(p) : 1),
         factor_sums_(schedule, factor_outputs(p, out)) {
     Cutter count(nullptr);
     Scratch needed(count, p, group_, factor_sums_);

@@ -34,6 +34,11 @@ inline int64_t max_rank(const NspProblem& p) {
 }
 
 template <typename T>
+int64_t nsp_forward_group(const NspProblem& p) {  // each keeps its W_lp of all layers
+  return group_size(int64_t(sizeof(T)) * p.depth * p.features * leading_dimension<T>(p.features));
+}
+
+template <typename T>
 struct NspForwardScratch {
   std::vector<Matrix<T>> weight_t;   // L x [D, D] W^T above [r, D] alpha A_p^T
   std::vector<Matrix<T>> b_t;        // L x [D, r]
@@ -69,7 +74,7 @@ class NspForward {
         schedule_(schedule),
         y_(static_cast<S*>(y)),
         saved_(saved),
-        group_(merge(p.rows) ? group_size(int64_t(sizeof(T)) * p.depth * p.features * p.features) : 1) {
+        group_(merge(p.rows) ? nsp_forward_group<T>(p) : 1) {
     Cutter count(nullptr);
     Scratch needed(count, p, group_);
     Cutter cut(scratch_slab(count.used() * size_t(schedule.threads())));

@@ -7,8 +7,9 @@
 
 namespace stlora::cpu {
 
-// Asks for huge pages where the range has whole ones (of 2 MiB) and the system gives them to those who ask. Only memory
-// that will be written entirely may be named: it takes no more of it then.
+// Asks for huge pages where the range has whole ones (of 2 MiB) and the system gives them to those who ask. Name only
+// memory that will be written entirely: it takes no more of it then. The wish stays with the addresses until the
+// allocator gives them back to the system.
 void prefer_huge_pages(void* data, int64_t bytes);
 
 }  // namespace stlora::cpu

@@ -11,12 +11,14 @@ namespace stlora::cpu::STLORA_ISA {
 
 template <typename S>
 STLORA_INLINE void load_row(const S* from, int64_t stride, int64_t count, Compute<S>* to) {
+  using T = Compute<S>;
+  // The padding is computed with, though never stored: keep it tame. (The whole last vector: a loop over the rest of it
+  // would become a call of memset for every row.)
+  if (count % lanes<T> != 0) store(to + count / lanes<T> * lanes<T>, Vector<T>{});
   if (stride == 1)
     for (int64_t i = 0; i < count; ++i) to[i] = widen(from[i]);
   else
     for (int64_t i = 0; i < count; ++i) to[i] = widen(from[i * stride]);
-  // The padding is computed with, though never stored: keep it tame.
-  for (int64_t i = count; i < padded<Compute<S>>(count); ++i) to[i] = 0;
 }
 
 template <typename S>

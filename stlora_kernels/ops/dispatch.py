@@ -73,24 +73,37 @@ def use_backend(name: str) -> Iterator[None]:
 def plain(*tensors: torch.Tensor | None) -> bool:
     """May a call on these go around torch's dispatcher, which takes longer than a small layer?
 
-    Not where somebody listens there: compile, export, trace, vmap and grad transforms, dispatch modes, tensor
-    subclasses, the profiler.
+    Only if the dispatcher would do nothing but call the kernel: the tensors are nothing more than their memory (no
+    subclass, negative view, wrapper of vmap, functionalization or another transform), and nobody listens (compile,
+    export, trace, modes, the profiler; an ExecutionTraceObserver is not seen from here).
     """
     if (
         torch.compiler.is_compiling()
-        or _dispatch_modes()
-        or _functorch_is_active()
+        or _included_keys().raw_repr() not in _PLAIN_CONTEXTS
+        or torch._C._is_torch_function_mode_enabled()
         or torch._C._get_tracing_state()
-        or _profiler_is_on()
+        or torch.autograd._profiler_enabled()
     ):
         return False
-    return _PLAIN.issuperset(map(type, tensors))
+    for tensor in tensors:
+        if tensor is not None and not (type(tensor) in _PLAIN_TYPES and _keys(tensor).raw_repr() in _PLAIN_TENSORS):
+            return False
+    return True
 
 
-_dispatch_modes = torch._C._len_torch_dispatch_stack
-_functorch_is_active = torch._C._are_functorch_transforms_active
-_profiler_is_on = torch.autograd._profiler_enabled
-_PLAIN = frozenset((torch.Tensor, torch.nn.Parameter, type(None)))
+_keys, _included_keys = torch._C._dispatch_keys, torch._C._dispatch_tls_local_include_set
+_PLAIN_TYPES = frozenset((torch.Tensor, torch.nn.Parameter))
+
+
+def _as_they_are_now() -> tuple[int, int]:
+    return _keys(torch.empty(0)).raw_repr(), _included_keys().raw_repr()
+
+
+with torch.inference_mode(False):
+    _usual = _as_they_are_now()
+with torch.inference_mode():
+    _inference = _as_they_are_now()
+_PLAIN_TENSORS, _PLAIN_CONTEXTS = (frozenset(pair) for pair in zip(_usual, _inference, strict=True))
 
 
 def apply(function: type[torch.autograd.Function], direct: bool, *arguments: Any) -> Any:

@@ -1,10 +1,12 @@
 """What every fused operation asks of its inputs: shapes, dtypes, ranges, autocast, and whether a gradient is wanted."""
 
 import math
+import sys
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from stlora_kernels.errors import InputError
 
@@ -18,6 +20,14 @@ def needs_grad(*tensors: Tensor | None) -> bool:
             if t is not None and t.requires_grad:
                 return True
     return False
+
+
+def why_not_forward_mode(*tensors: Tensor | None) -> str | None:
+    """Why no kernel covers these, if a forward-mode derivative is carried through them; kernels have none."""
+    if torch.compiler.is_compiling() or forward_ad._current_level < 0:
+        return None
+    carried = any(t is not None and forward_ad.unpack_dual(t).tangent is not None for t in tensors)
+    return "forward-mode derivatives have no kernel" if carried else None
 
 
 def autocast_is_on(x: Tensor) -> bool:
@@ -34,7 +44,8 @@ def autocast(tensor: Tensor, device_type: str) -> Tensor:
 
 def check_number(name: str, value: object, low: float, high: float = math.inf, expected: str = "") -> None:
     """Refuse anything but a plain number in [low, high]; a tensor would silently lose its gradient."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+    fits = isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
+    if not fits or (abs(value) > sys.float_info.max and not math.isinf(value)):  # type: ignore[arg-type]
         given = f"a {type(value).__name__}" if isinstance(value, Tensor) else repr(value)
         raise InputError(f"{name}: got {given}, expected {expected or f'a number of at least {low:g}'}")
 
@@ -78,6 +89,8 @@ def _fits(
 ) -> bool:
     """Is this a call that :func:`_refuse` would let pass? At a tenth of its cost, which a small layer would notice."""
     try:
+        if not (isinstance(weight, Tensor) and isinstance(A, Tensor) and isinstance(B, Tensor)):
+            return False
         N, I = x.shape[-2:]  # noqa: E741
         P, O, r = A.shape  # noqa: E741
         dtype, device = x.dtype, x.device
@@ -92,7 +105,8 @@ def _fits(
             and (
                 bias is None
                 or (
-                    bias.shape == (O,)
+                    isinstance(bias, Tensor)
+                    and bias.shape == (O,)
                     and bias.dtype == dtype
                     and bias.device == device
                     and bias.layout == torch.strided
@@ -104,12 +118,13 @@ def _fits(
             and (activation is None or activation in ACTIVATIONS)
             and type(alpha) in _NUMBERS
             and alpha == alpha
+            and float(alpha) == alpha  # an int may be too large for one
             and type(dropout_p) in _NUMBERS
             and 0 <= dropout_p <= 1
             and type(negative_slope) in _NUMBERS
             and negative_slope >= 0
         )
-    except (AttributeError, TypeError, ValueError):
+    except (AttributeError, OverflowError, TypeError, ValueError):
         return False
 
 

@@ -55,8 +55,8 @@ def nall(
         InputError: for shapes, dtypes, devices or ranges that do not fit, before anything is computed.
 
     Memory: y, and for the backward pass the gradients; x and y are neither copied nor kept beside (y where there is an
-    activation). On the CPU each thread keeps a scratch of at most ``4 I O + 8 r (I + O) + 1000 (I + O + r) + 2^16``
-    numbers of the type computed in.
+    activation). On the CPU each thread keeps a scratch of at most ``6 I O + 8 r (I + O) + 1000 (I + O + r) + 2^17``
+    numbers of the type computed in, with I, O and r rounded up to multiples of 32.
 
     Source: ST-LoRA, arXiv 2404.07919, eq. (2).
     """
@@ -65,14 +65,14 @@ def nall(
         x, weight, A, B = (inputs.autocast(t, device_type) for t in (x, weight, A, B))
         bias = None if bias is None else inputs.autocast(bias, device_type)
     inputs.check(x, weight, bias, A, B, alpha, dropout_p, seed, activation, negative_slope, node_index)
-    name = dispatch.choose("nall", backend, x.device.type, lambda name: _why_not(name, x))
+    name = dispatch.choose("nall", backend, x.device.type, lambda name: _why_not(name, x, weight, bias, A, B))
     if dropout_p > 0 and seed is None:
         seed = philox.draw_seed()
     if name == "reference":
         if node_index is not None and not torch.compiler.is_compiling():
             inputs.check_range(node_index, A.shape[0])
         return reference.nall(x, weight, bias, A, B, alpha, dropout_p, seed, activation, negative_slope, node_index)
-    direct = dispatch.plain(x, weight, bias, A, B)
+    direct = dispatch.plain(x, weight, bias, A, B, seed, node_index)
     options = (alpha, dropout_p, activation or "none", negative_slope)
     # Where no gradient is wanted, no Function: less to do per call, and less for torch.compile to trace.
     if inputs.needs_grad(x, weight, bias, A, B):
@@ -82,8 +82,10 @@ def nall(
     return torch.ops.stlora.nall(x, weight, bias, A, B, seed, node_index, *options, name)
 
 
-def _why_not(name: str, x: Tensor) -> str | None:
-    return None if name == "reference" else _KERNELS[name].why_not(x)
+def _why_not(name: str, x: Tensor, *parameters: Tensor | None) -> str | None:
+    if name == "reference":
+        return None
+    return inputs.why_not_forward_mode(x, *parameters) or _KERNELS[name].why_not(x)
 
 
 _library = torch.library.Library("stlora", "FRAGMENT")
@@ -138,7 +140,7 @@ class _Nall(torch.autograd.Function):
     def backward(ctx, grad):
         *tensors, y = ctx.saved_tensors
         needs = list(ctx.needs_input_grad[1:6])
-        backward = _backward if dispatch.plain(grad, *tensors[:5]) else torch.ops.stlora.nall_backward
+        backward = _backward if dispatch.plain(grad, y, *tensors) else torch.ops.stlora.nall_backward
         gradients = backward(grad, y, needs, *tensors, *ctx.options)
         used = [g if needed else None for g, needed in zip(gradients, needs, strict=True)]
         return None, *used, *[None] * (2 + len(ctx.options))

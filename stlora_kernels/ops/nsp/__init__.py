@@ -67,7 +67,7 @@ def nsp_stack(
     ``(L - 1) * M * N * D`` numbers of fp32 (fp64 for fp64), where a gradient will be asked for: recomputing them would
     cost the forward pass again, a third of a training step, and reading them costs a few percent. Masks, normalised
     values and activations are recomputed. The backward pass adds the gradients only. On the CPU each thread keeps a
-    scratch of at most ``4 L D (D + 4 r) + 1000 (D + r) + 2^16`` numbers.
+    scratch of at most ``6 L D (D + 4 r) + 1000 (D + r + L) + 2^17`` numbers, D and r rounded up to multiples of 32.
 
     Args:
         h: ``[*, N, D]``, any leading dims and strides.
@@ -92,7 +92,7 @@ def nsp_stack(
         h = inputs.autocast(h, device_type)
         parameters = [[inputs.autocast(t, device_type) for t in tensors] for tensors in parameters]
     _check(h, parameters, alpha, eps, dropout_p, seed, negative_slope, node_index)
-    name = dispatch.choose("nsp_stack", backend, h.device.type, lambda name: _why_not(name, h))
+    name = dispatch.choose("nsp_stack", backend, h.device.type, lambda name: _why_not(name, h, parameters))
     if dropout_p > 0 and seed is None:
         seed = philox.draw_seed()
     if name == "reference":
@@ -102,7 +102,7 @@ def nsp_stack(
         return reference.nsp_stack(h, norms, ws, bs, As, Bs, alpha, eps, negative_slope, dropout_p, seed, node_index)
     options = (alpha, eps, negative_slope, dropout_p, name)
     flat = [t for tensors in parameters for t in tensors]
-    direct = dispatch.plain(h, *flat)
+    direct = dispatch.plain(h, seed, node_index, *flat)
     if inputs.needs_grad(h, *flat):
         counts = [len(tensors) for tensors in parameters]
         return dispatch.apply(_NspStack, direct, direct, counts, options, seed, node_index, h, *flat)[0]
@@ -113,8 +113,10 @@ def _run(direct: bool, *arguments: Any) -> tuple[Tensor, Tensor]:
     return (_forward if direct else torch.ops.stlora.nsp_stack)(*arguments)
 
 
-def _why_not(name: str, h: Tensor) -> str | None:
-    return None if name == "reference" else _KERNELS[name].why_not(h)
+def _why_not(name: str, h: Tensor, parameters: list[list[Tensor]]) -> str | None:
+    if name == "reference":
+        return None
+    return inputs.why_not_forward_mode(h, *(t for tensors in parameters for t in tensors)) or _KERNELS[name].why_not(h)
 
 
 def _check(
@@ -140,6 +142,9 @@ def _check(
             alpha, dropout_p, seed, None, negative_slope, node_index, layer,
         )  # fmt: skip
         D, norm_weight = h.shape[-1], norm_weights[layer]
+        if not isinstance(norm_weight, Tensor) or norm_weight.layout != torch.strided:
+            got = norm_weight.layout if isinstance(norm_weight, Tensor) else f"a {type(norm_weight).__name__}"
+            raise InputError(f"norm_weights[{layer}]: got {got}, expected a strided tensor")
         if norm_weight.shape != (D,) or norm_weight.dtype != h.dtype or norm_weight.device != h.device:
             raise InputError(
                 f"norm_weights[{layer}]: got {norm_weight.dtype} {list(norm_weight.shape)} on {norm_weight.device}, "
@@ -213,7 +218,11 @@ class _NspStack(torch.autograd.Function):
         needs = list(ctx.needs_input_grad[5:])
         if grad is None:
             return (None,) * (5 + len(needs))
-        backward = _backward if dispatch.plain(grad, h, *flat) else torch.ops.stlora.nsp_stack_backward
+        backward = (
+            _backward
+            if dispatch.plain(grad, saved, seed, node_index, h, *flat)
+            else torch.ops.stlora.nsp_stack_backward
+        )
         gradients = backward(grad, saved, needs, h, *_by_parameter(ctx.counts, flat), seed, node_index, *ctx.options)
         used = [g if needed else None for g, needed in zip(gradients, needs, strict=True)]
         return None, None, None, None, None, *used
