@@ -25,7 +25,7 @@ bool avx512_offered() {
 const Isa kIsas[] = {
 #ifdef STLORA_HAVE_AVX512
     {"avx512_bf16",
-     {&avx512_bf16::nall_kernels, &avx512_bf16::nsp_kernels},
+     {&avx512_bf16_nall_kernels(), &avx512::nsp_kernels},
      [] { return avx512_offered() && __builtin_cpu_supports("avx512bf16"); }},
     {"avx512", {&avx512::nall_kernels, &avx512::nsp_kernels}, avx512_offered},
 #endif
@@ -52,6 +52,17 @@ const Isa* best() {
 std::atomic<const Isa*> selected{best()};
 
 }  // namespace
+
+#ifdef STLORA_HAVE_AVX512
+const NallKernels& avx512_bf16_nall_kernels() {
+  static const NallKernels kernels = [] {
+    NallKernels with_dot = avx512::nall_kernels;
+    with_dot.forward[int(DType::bf16)] = avx512_bf16::nall_forward_bf16;
+    return with_dot;
+  }();
+  return kernels;
+}
+#endif
 
 const Kernels& kernels() { return selected.load()->kernels; }
 

@@ -40,9 +40,13 @@ inline int64_t group_size(int64_t bytes) {
   extern const NallKernels nall_kernels; \
   extern const NspKernels nsp_kernels;   \
   }
-STLORA_DECLARE_KERNELS(avx512_bf16)
 STLORA_DECLARE_KERNELS(avx512)
 STLORA_DECLARE_KERNELS(avx2)
 STLORA_DECLARE_KERNELS(portable)
+
+namespace avx512_bf16 {  // as avx512, but for this
+void nall_forward_bf16(const NallProblem& problem, const Schedule& schedule, void* y);
+}
+const NallKernels& avx512_bf16_nall_kernels();
 
 }  // namespace stlora::cpu

@@ -65,7 +65,7 @@ inline std::vector<Isa> isas() {
 #ifdef STLORA_HAVE_AVX2
   const Isa others[] = {{"avx2", {&avx2::nall_kernels, &avx2::nsp_kernels}},
                         {"avx512", {&avx512::nall_kernels, &avx512::nsp_kernels}},
-                        {"avx512_bf16", {&avx512_bf16::nall_kernels, &avx512_bf16::nsp_kernels}}};
+                        {"avx512_bf16", {&avx512_bf16_nall_kernels(), &avx512::nsp_kernels}}};
   for (const Isa& isa : others) {
     if (isa_supported(isa.name))
       all.push_back(isa);
