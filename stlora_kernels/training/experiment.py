@@ -16,6 +16,7 @@ from stlora_kernels.errors import InputError, require
 from stlora_kernels.training.checkpoint import BEST, load_checkpoint, save_checkpoint, write_text
 from stlora_kernels.training.config import TrainConfig
 from stlora_kernels.training.evaluation import evaluate, evaluate_ha
+from stlora_kernels.training.interrupt import remembered_interrupts
 from stlora_kernels.training.model import build_model, describe_parameters, fill, resolve_device
 from stlora_kernels.training.options import config_from_dict
 from stlora_kernels.training.progress import Progress
@@ -67,7 +68,8 @@ def train(config: TrainConfig, *, overwrite: bool = False, quiet: bool | None = 
 
     trainer = Trainer(model, data, config, device, keep, progress)
     try:
-        trainer.fit()
+        with remembered_interrupts() as check:
+            trainer.fit(check)
         report = measure(model, data, config, device, folder)
     except NonFiniteLossError as error:
         raise NonFiniteLossError(f"{error}; {_kept(folder, trainer.best)}") from None

@@ -62,6 +62,7 @@ class Trainer:
     ) -> None:
         self.model, self.data, self.config, self.device = model, data, config, device
         self.keep, self.progress = keep, progress
+        self.check: Callable[[], None] | None = None
         self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.Adam(self.trained, config.learning_rate, weight_decay=config.weight_decay)
         self.scheduler = torch.optim.lr_scheduler.StepLR(self.optimizer, config.step_size, config.gamma)
@@ -69,13 +70,16 @@ class Trainer:
         self.history: list[Epoch] = []
         self.best: Epoch | None = None
 
-    def fit(self) -> Epoch:
+    def fit(self, check: Callable[[], None] | None = None) -> Epoch:
         """Train until the last epoch or ``patience`` epochs without a better one; returns the best.
+
+        ``check`` is called before every batch and may raise to stop.
 
         Raises:
             NonFiniteLossError: if a loss is NaN or infinite.
             InputError: if no validation target is a measurement, so that no epoch can be called the best.
         """
+        self.check = check
         for number in range(1, self.config.epochs + 1):
             epoch = self.run_epoch(number)
             self.history.append(epoch)
@@ -116,6 +120,8 @@ class Trainer:
         return min(there, self.config.max_batches or there)
 
     def _step(self, batch: Batch, epoch: int, position: int) -> float:
+        if self.check is not None:
+            self.check()
         prediction, gate = forecast(self.model, batch, self.data, self.device)
         target = batch.y.to(self.device, non_blocking=True)
         loss = forecast_loss(prediction, target, self.data.null_value, gate, self.config.gate_penalty)
