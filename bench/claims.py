@@ -1,6 +1,6 @@
 """The rows that the project promises, with what each must reach, what it aims for and what this run measured."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 Row = dict[str, object]
@@ -88,7 +88,7 @@ def _share(sgemm: Row | None, ms: float | None, work: str, forwards: int, must: 
     return Claim(work, LARGE[0], "of a large product's rate", must, aim, measured)
 
 
-def lines(found: list[Claim], form: Callable[[list[str]], str] = " | ".join) -> list[str]:
+def lines(found: list[Claim]) -> list[str]:
     """The table, a line for each claim."""
     header = ["work", "shape", "unit", "must", "aim", "measured", "kept"]
     body = [
@@ -97,4 +97,4 @@ def lines(found: list[Claim], form: Callable[[list[str]], str] = " | ".join) -> 
         for c in found
     ]  # fmt: skip
     widths = [max(len(row[i]) for row in [header, *body]) for i in range(len(header))]
-    return [form([cell.ljust(width) for cell, width in zip(row, widths, strict=True)]) for row in [header, *body]]
+    return [" | ".join([cell.ljust(width) for cell, width in zip(row, widths, strict=True)]) for row in [header, *body]]

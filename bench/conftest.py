@@ -75,9 +75,7 @@ def _rows(benchmarks) -> list[dict[str, object]]:
     for b in benchmarks:
         group = [other for other in benchmarks if other.group == b.group]
         peers = [o.stats.median for o in group if not o.extra_info["layer"].startswith(claims.NO_PEERS)]
-        linear = [
-            o.stats.median for o in group if o.extra_info["layer"] == "linear" and b.extra_info["layer"] != "ours bf16"
-        ]
+        linear = [o.stats.median for o in group if o.extra_info["layer"] == "linear"]  # in fp32
         info = dict(b.extra_info)
         flop = info.pop("flop")
         rows.append(

@@ -51,7 +51,7 @@ def test_kernels_under_address_and_undefined_behaviour_sanitizers(tmp_path):
         result = subprocess.run(command, capture_output=True, text=True)
         assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
     assert "100% tests passed" in result.stdout
-    assert all(f"{name} ..." in result.stdout for name in ("nall", "nsp"))
+    assert all(f"{name} ..." in result.stdout for name in ("nall", "nsp", "scratch"))
 
 
 def test_files_are_short_enough_to_be_read_at_once():

@@ -162,21 +162,13 @@ class NallBackward {
     const int64_t rows = unit.end - unit.begin;
     if (out_.x) {
       const Matrix<T> dx = dx_rows(s, unit);
-      gemm(rows, p_.in, p_.out, s.g.left(), s.merged[k], kNothing, dx, prefetch_inputs(next));
+      gemm(rows, p_.in, p_.out, s.g.left(), s.merged[k], kNothing, dx, prefetch_inputs(p_, next));
       store_dx(dx, unit);
     }
     if (factors_)
       gemm(p_.out, p_.in, rows, s.g.transposed(), s.x, first ? kNothing : s.d[k], s.d[k], prefetch_gradient(next));
     else if (out_.weight)
       gemm(p_.out, p_.in, rows, s.g.transposed(), s.x, s.dweight, s.dweight, prefetch_gradient(next));
-  }
-
-  Prefetch prefetch_inputs(const NextUnit<S>& next) const {
-    Prefetch fetch;
-    next.rows(fetch, p_.x, p_.in);
-    next.factors(fetch, p_.A, p_.A_stride, p_.out, p_.rank);
-    next.factors(fetch, p_.B, p_.B_stride, p_.rank, p_.in);
-    return fetch;
   }
 
   Prefetch prefetch_gradient(const NextUnit<S>& next) const {
@@ -212,7 +204,7 @@ class NallBackward {
     if (out_.x) {
       const Matrix<T> dx = dropout_.active() ? s.dx : dx_rows(s, unit);
       gemm(rows, p_.in, dropout_.active() ? p_.out : p_.out + p_.rank, s.g.left(), s.weight, kNothing, dx,
-           prefetch_inputs(next));
+           prefetch_inputs(p_, next));
       if (dropout_.active()) {
         gemm(rows, p_.in, p_.rank, s.u.left(), s.b, kNothing, s.low_rank_dx);
         for (int64_t i = 0; i < rows; ++i)

@@ -5,7 +5,6 @@ namespace stlora::cpu::STLORA_ISA {
 
 static_assert(kHasDot);
 
-void nall_forward_bf16(const NallProblem& problem, const Schedule& schedule, void* y);
 void nall_forward_bf16(const NallProblem& problem, const Schedule& schedule, void* y) {
   nall_forward<bf16>(problem, schedule, y);
 }

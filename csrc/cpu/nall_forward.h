@@ -76,6 +76,15 @@ void activate(const NallProblem& p, T* y) {
 }
 
 template <typename S>
+Prefetch prefetch_inputs(const NallProblem& p, const NextUnit<S>& next) {
+  Prefetch fetch;
+  next.rows(fetch, p.x, p.in);
+  next.factors(fetch, p.A, p.A_stride, p.out, p.rank);
+  next.factors(fetch, p.B, p.B_stride, p.rank, p.in);
+  return fetch;
+}
+
+template <typename S>
 class NallForward {
   using T = Compute<S>;
   using Scratch = NallForwardScratch<T>;
@@ -141,9 +150,9 @@ class NallForward {
     if constexpr (std::is_same_v<S, T>)
       if (direct) y = {y_rows, p_.nodes * p_.out};
     if constexpr (kPairs)
-      multiply_pairs(s, unit, k, y, prefetch(next));
+      multiply_pairs(s, unit, k, y, prefetch_inputs(p_, next));
     else
-      multiply(s, unit, k, y, prefetch(next));
+      multiply(s, unit, k, y, prefetch_inputs(p_, next));
     for (int64_t i = 0; i < rows && p_.activation != Activation::none; ++i) activate(p_, y.row(i));
     for (int64_t i = 0; i < rows && !direct; ++i) store_row(y.row(i), p_.out, y_rows + i * p_.nodes * p_.out);
   }
@@ -189,14 +198,6 @@ class NallForward {
   }
 
   Matrix<T> bias(const Scratch& s) const { return p_.bias ? Matrix<T>{s.bias.data, 0} : kNothing; }
-
-  Prefetch prefetch(const NextUnit<S>& next) const {
-    Prefetch fetch;
-    next.rows(fetch, p_.x, p_.in);
-    next.factors(fetch, p_.A, p_.A_stride, p_.out, p_.rank);
-    next.factors(fetch, p_.B, p_.B_stride, p_.rank, p_.in);
-    return fetch;
-  }
 
   static constexpr Matrix<T> kNothing{nullptr, 0};
   static constexpr int kLowRank = -1;  // in place of a place in a group: nothing was merged

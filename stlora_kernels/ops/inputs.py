@@ -3,6 +3,7 @@
 import math
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -66,28 +67,17 @@ def check(
 ) -> None:
     """Refuse what no backend can compute. In a stack, ``layer`` says whose parameters they are."""
     problem = (x, weight, bias, A, B, alpha, dropout_p, seed, activation, negative_slope, node_index)
-    if torch.compiler.is_compiling() or not _fits(*problem):
+    if torch.compiler.is_compiling() or not _fits(problem):
         stack = ("h", *(f"{name}[{layer}]" for name in ("weights", "biases", "As", "Bs")))
-        _refuse(*problem, ("x", "weight", "bias", "A", "B") if layer is None else stack)
+        _refuse(problem, ("x", "weight", "bias", "A", "B") if layer is None else stack)
 
 
 _NUMBERS = (float, int)
 
 
-def _fits(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    A: Tensor,
-    B: Tensor,
-    alpha: float,
-    dropout_p: float,
-    seed: Tensor | None,
-    activation: str | None,
-    negative_slope: float,
-    node_index: Tensor | None,
-) -> bool:
+def _fits(problem: tuple[Any, ...]) -> bool:
     """Is this a call that :func:`_refuse` would let pass? At a tenth of its cost, which a small layer would notice."""
+    x, weight, bias, A, B, alpha, dropout_p, seed, activation, negative_slope, node_index = problem
     try:
         if not (isinstance(weight, Tensor) and isinstance(A, Tensor) and isinstance(B, Tensor)):
             return False
@@ -128,21 +118,9 @@ def _fits(
         return False
 
 
-def _refuse(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    A: Tensor,
-    B: Tensor,
-    alpha: float,
-    dropout_p: float,
-    seed: Tensor | None,
-    activation: str | None,
-    negative_slope: float,
-    node_index: Tensor | None,
-    names: Sequence[str],
-) -> None:
+def _refuse(problem: tuple[Any, ...], names: Sequence[str]) -> None:
     """Say what does not fit; ``names`` are what the caller calls the tensors."""
+    x, weight, bias, A, B, alpha, dropout_p, seed, activation, negative_slope, node_index = problem
     given = dict(zip((*names, "seed", "node_index"), (x, weight, bias, A, B, seed, node_index), strict=True))
     for name, tensor in given.items():
         required = name not in (names[2], "seed", "node_index")
