@@ -1,96 +1,112 @@
-// The module `_C`: turns addresses into calls of csrc. The only C++ that knows Python; nothing here knows torch.
+// The module `_C`: turns tensors into calls of csrc. The only C++ that knows Python; nothing here is linked with torch.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <array>
 #include <vector>
 
+#include "fits.h"
 #include "stlora/isa.h"
 #include "stlora/nall.h"
 #include "stlora/nsp.h"
+#include "tensor.h"
 
 namespace py = pybind11;
-using Address = uintptr_t;
+using stlora::python::Tensor;
 
 namespace {
 
-template <typename T = const void>
-T* at(Address address) {
-  return reinterpret_cast<T*>(address);
+stlora::Strided strided(const Tensor& t) {  // [M, N, features]
+  return {t.data(), t.stride(0), t.stride(1), t.stride(2)};
 }
 
 #define STLORA_NALL_ARGUMENTS                                                                                         \
-  int threads, int dtype, int64_t M, int64_t N, int64_t I, int64_t O, int64_t r, int64_t P, Address x, int64_t x_row, \
-      int64_t x_node, int64_t x_feature, Address weight, Address bias, Address A, int64_t A_stride, Address B,        \
-      int64_t B_stride, Address node_index, double alpha, double dropout_p, int64_t seed, int activation,             \
+  int threads, const Tensor &x, const Tensor &given_weight, const Tensor &given_bias, const Tensor &given_A,          \
+      const Tensor &given_B, int64_t seed, const Tensor &given_index, double alpha, double dropout_p, int activation, \
       double negative_slope
 
-#define STLORA_NALL_PROBLEM                                                                                           \
-  stlora::NallProblem {                                                                                               \
-    stlora::DType(dtype), M, N, I, O, r, P, {at(x), x_row, x_node, x_feature}, at(weight), at(bias), at(A), A_stride, \
-        at(B), B_stride, at<const int64_t>(node_index), alpha, dropout_p, uint64_t(seed),                             \
-        stlora::Activation(activation), negative_slope                                                                \
+// Copies, where the kernels could not read what was given, that live until the call returns.
+#define STLORA_NALL_PROBLEM                                                                                      \
+  const Tensor weight = given_weight.contiguous(), bias = given_bias.contiguous(), A = given_A.per_adapter(),    \
+               B = given_B.per_adapter(), node_index = given_index.contiguous();                                 \
+  const stlora::NallProblem problem {                                                                            \
+    x.dtype(), x.size(0), x.size(1), x.size(2), weight.size(0), A.size(2), A.size(0), strided(x), weight.data(), \
+        bias.data(), A.data(), A.stride(0), B.data(), B.stride(0), node_index.data<int64_t>(), alpha, dropout_p, \
+        uint64_t(seed), stlora::Activation(activation), negative_slope                                           \
   }
 
-void nall_forward(STLORA_NALL_ARGUMENTS, Address y) {
-  py::gil_scoped_release unlocked;
-  stlora::cpu::nall_forward(STLORA_NALL_PROBLEM, at<void>(y), threads);
+void nall_forward(STLORA_NALL_ARGUMENTS, const Tensor& y) {
+  STLORA_NALL_PROBLEM;
+  const py::gil_scoped_release unlocked;
+  stlora::cpu::nall_forward(problem, y.data(), threads);
 }
 
-void nall_backward(STLORA_NALL_ARGUMENTS, Address grad, int64_t grad_row, int64_t grad_node, int64_t grad_feature,
-                   Address y, Address dx, Address dweight, Address dbias, Address dA, Address dB) {
-  py::gil_scoped_release unlocked;
-  stlora::cpu::nall_backward(STLORA_NALL_PROBLEM, {at(grad), grad_row, grad_node, grad_feature}, at(y),
-                             {at<void>(dx), at<void>(dweight), at<void>(dbias), at<void>(dA), at<void>(dB)}, threads);
+void nall_backward(STLORA_NALL_ARGUMENTS, const Tensor& grad, const Tensor& y, const Tensor& dx, const Tensor& dweight,
+                   const Tensor& dbias, const Tensor& dA, const Tensor& dB) {
+  STLORA_NALL_PROBLEM;
+  const py::gil_scoped_release unlocked;
+  stlora::cpu::nall_backward(problem, strided(grad), y.data(),
+                             {dx.data(), dweight.data(), dbias.data(), dA.data(), dB.data()}, threads);
 }
 
-using LayerAddresses = std::array<Address, 8>;     // norm weight, weight, bias, A, its stride, B, its stride, rank
-using GradientAddresses = std::array<Address, 5>;  // norm weight, weight, bias, A, B
+using LayerTensors = std::array<Tensor, 5>;  // norm weight, weight, bias, A, B
 
-#define STLORA_NSP_ARGUMENTS                                                                                     \
-  int threads, int dtype, int64_t M, int64_t N, int64_t D, int64_t P, const std::vector<LayerAddresses>&layers,  \
-      Address h, int64_t h_row, int64_t h_node, int64_t h_feature, Address node_index, double alpha, double eps, \
-      double negative_slope, double dropout_p, int64_t seed
+#define STLORA_NSP_ARGUMENTS                                                                               \
+  int threads, const Tensor &h, std::vector<LayerTensors> layers, int64_t seed, const Tensor &given_index, \
+      double alpha, double eps, double negative_slope, double dropout_p
 
-#define STLORA_NSP_PROBLEM(layers)                                                                              \
-  stlora::NspProblem {                                                                                          \
-    stlora::DType(dtype), M, N, D, P, int64_t(layers.size()), layers.data(), {at(h), h_row, h_node, h_feature}, \
-        at<const int64_t>(node_index), alpha, eps, negative_slope, dropout_p, uint64_t(seed)                    \
+#define STLORA_NSP_PROBLEM                                                                                        \
+  const std::vector<stlora::NspLayer> layers_read = read(layers);                                                 \
+  const Tensor node_index = given_index.contiguous();                                                             \
+  const stlora::NspProblem problem {                                                                              \
+    h.dtype(), h.size(0), h.size(1), h.size(2), layers[0][3].size(0), int64_t(layers.size()), layers_read.data(), \
+        strided(h), node_index.data<int64_t>(), alpha, eps, negative_slope, dropout_p, uint64_t(seed)             \
   }
 
-std::vector<stlora::NspLayer> layers_at(const std::vector<LayerAddresses>& layers) {
+// Leaves in `layers` the copies that the result refers to.
+std::vector<stlora::NspLayer> read(std::vector<LayerTensors>& layers) {
   std::vector<stlora::NspLayer> result;
-  for (const LayerAddresses& l : layers)
-    result.push_back({at(l[0]), at(l[1]), at(l[2]), at(l[3]), int64_t(l[4]), at(l[5]), int64_t(l[6]), int64_t(l[7])});
+  for (auto& [norm, weight, bias, A, B] : layers) {
+    norm = norm.contiguous(), weight = weight.contiguous(), bias = bias.contiguous();
+    A = A.per_adapter(), B = B.per_adapter();
+    result.push_back(
+        {norm.data(), weight.data(), bias.data(), A.data(), A.stride(0), B.data(), B.stride(0), A.size(2)});
+  }
   return result;
 }
 
-void nsp_forward(STLORA_NSP_ARGUMENTS, Address y, Address saved) {
-  const auto all = layers_at(layers);
-  py::gil_scoped_release unlocked;
-  stlora::cpu::nsp_forward(STLORA_NSP_PROBLEM(all), at<void>(y), at<void>(saved), threads);
+void nsp_forward(STLORA_NSP_ARGUMENTS, const Tensor& y, const Tensor& saved) {
+  STLORA_NSP_PROBLEM;
+  const py::gil_scoped_release unlocked;
+  stlora::cpu::nsp_forward(problem, y.data(), saved.data(), threads);
 }
 
-void nsp_backward(STLORA_NSP_ARGUMENTS, Address grad, int64_t grad_row, int64_t grad_node, int64_t grad_feature,
-                  Address saved, Address dh, const std::vector<GradientAddresses>& gradients) {
-  const auto all = layers_at(layers);
+void nsp_backward(STLORA_NSP_ARGUMENTS, const Tensor& grad, const Tensor& saved, const Tensor& dh,
+                  const std::vector<LayerTensors>& gradients) {
+  STLORA_NSP_PROBLEM;
   std::vector<stlora::NspLayerGradients> out;
-  for (const GradientAddresses& g : gradients)
-    out.push_back({at<void>(g[0]), at<void>(g[1]), at<void>(g[2]), at<void>(g[3]), at<void>(g[4])});
-  py::gil_scoped_release unlocked;
-  stlora::cpu::nsp_backward(STLORA_NSP_PROBLEM(all), {at(grad), grad_row, grad_node, grad_feature}, at(saved),
-                            at<void>(dh), out.data(), threads);
+  for (const auto& [norm, weight, bias, A, B] : gradients)
+    out.push_back({norm.data(), weight.data(), bias.data(), A.data(), B.data()});
+  const py::gil_scoped_release unlocked;
+  stlora::cpu::nsp_backward(problem, strided(grad), saved.data(), dh.data(), out.data(), threads);
+}
+
+bool all_plain(const py::tuple& tensors) {
+  return std::all_of(tensors.begin(), tensors.end(), &stlora::python::is_plain);
 }
 
 }  // namespace
 
 PYBIND11_MODULE(_C, module) {
-  module.doc() = "CPU kernels of stlora_kernels, called with the addresses of tensors.";
+  module.doc() = "CPU kernels of stlora_kernels, called with tensors.";
   module.attr("compiler") = STLORA_COMPILER;
   module.def("selected_isa", &stlora::cpu::selected_isa, "The instruction set in use.");
   module.def("select_isa", &stlora::cpu::select_isa,
              "Use this instruction set: avx512_bf16, avx512, avx2 or portable.");
   module.def("isa_supported", &stlora::cpu::isa_supported, "Is it built in, and does this machine offer it?");
+  module.def("all_plain", &all_plain, "Are these tensors nothing more than their memory?");
+  module.def("nall_fits", &stlora::python::nall_fits, "Do these arguments make a NALL? A no may be a yes.");
   module.def("nall_forward", &nall_forward);
   module.def("nall_backward", &nall_backward);
   module.def("nsp_forward", &nsp_forward);

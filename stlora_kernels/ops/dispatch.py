@@ -9,9 +9,11 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from stlora_kernels.errors import InputError
 from stlora_kernels.ops import native
@@ -70,7 +72,7 @@ def use_backend(name: str) -> Iterator[None]:
         _preferred = before
 
 
-def plain(*tensors: torch.Tensor | None) -> bool:
+def plain(*tensors: Tensor | None) -> bool:
     """May a call on these go around torch's dispatcher, which takes longer than a small layer?
 
     Only if the dispatcher would do nothing but call the kernel: the tensors are nothing more than their memory (no
@@ -85,25 +87,14 @@ def plain(*tensors: torch.Tensor | None) -> bool:
         or torch.autograd._profiler_enabled()
     ):
         return False
-    for tensor in tensors:
-        if tensor is not None and not (type(tensor) in _PLAIN_TYPES and _keys(tensor).raw_repr() in _PLAIN_TENSORS):
-            return False
-    return True
+    return native.all_plain(tensors)
 
 
-_keys, _included_keys = torch._C._dispatch_keys, torch._C._dispatch_tls_local_include_set
-_PLAIN_TYPES = frozenset((torch.Tensor, torch.nn.Parameter))
-
-
-def _as_they_are_now() -> tuple[int, int]:
-    return _keys(torch.empty(0)).raw_repr(), _included_keys().raw_repr()
-
-
+_included_keys = torch._C._dispatch_tls_local_include_set
 with torch.inference_mode(False):
-    _usual = _as_they_are_now()
+    _usual = _included_keys().raw_repr()
 with torch.inference_mode():
-    _inference = _as_they_are_now()
-_PLAIN_TENSORS, _PLAIN_CONTEXTS = (frozenset(pair) for pair in zip(_usual, _inference, strict=True))
+    _PLAIN_CONTEXTS = frozenset((_usual, _included_keys().raw_repr()))
 
 
 def apply(function: type[torch.autograd.Function], direct: bool, *arguments: Any) -> Any:
@@ -111,6 +102,17 @@ def apply(function: type[torch.autograd.Function], direct: bool, *arguments: Any
     if direct:
         return super(torch.autograd.Function, function).apply(*arguments)  # type: ignore[misc]
     return function.apply(*arguments)
+
+
+def once_differentiable(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """torch's, short of the context it enters where nobody will ask for a second derivative."""
+    checked = torch.autograd.function.once_differentiable(backward)
+
+    @wraps(backward)
+    def wrapper(ctx: Any, *grads: Tensor | None) -> Any:
+        return (checked if torch.is_grad_enabled() else backward)(ctx, *grads)
+
+    return wrapper
 
 
 def choose(operation: str, requested: str | None, device_type: str, why_not: Callable[[str], str | None]) -> str:
@@ -127,7 +129,7 @@ def choose(operation: str, requested: str | None, device_type: str, why_not: Cal
     """
     if requested is None:
         requested = preferred()
-    candidates = tuple(BACKENDS) if requested is None else (known(requested),)
+    candidates = BACKENDS if requested is None else (known(requested),)
     reason: str | None = None
     for name in candidates:
         reason = BACKENDS[name](device_type) or why_not(name)

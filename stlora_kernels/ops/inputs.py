@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from stlora_kernels.errors import InputError
+from stlora_kernels.ops import native
 
 ACTIVATIONS = ("relu", "leaky_relu")
 
@@ -34,7 +35,9 @@ def why_not_forward_mode(*tensors: Tensor | None) -> str | None:
 def autocast_is_on(x: Tensor) -> bool:
     """Does autocast reach operations on this tensor?"""
     # torch knows no autocast for the meta device and refuses the question.
-    return isinstance(x, Tensor) and not x.is_meta and torch.is_autocast_enabled("cpu" if x.is_cpu else x.device.type)
+    if not torch._C._is_any_autocast_enabled():
+        return False
+    return isinstance(x, Tensor) and not x.is_meta and torch.is_autocast_enabled(x.device.type)
 
 
 def autocast(tensor: Tensor, device_type: str) -> Tensor:
@@ -67,55 +70,9 @@ def check(
 ) -> None:
     """Refuse what no backend can compute. In a stack, ``layer`` says whose parameters they are."""
     problem = (x, weight, bias, A, B, alpha, dropout_p, seed, activation, negative_slope, node_index)
-    if torch.compiler.is_compiling() or not _fits(problem):
+    if torch.compiler.is_compiling() or not native.nall_fits(*problem):
         stack = ("h", *(f"{name}[{layer}]" for name in ("weights", "biases", "As", "Bs")))
         _refuse(problem, ("x", "weight", "bias", "A", "B") if layer is None else stack)
-
-
-_NUMBERS = (float, int)
-
-
-def _fits(problem: tuple[Any, ...]) -> bool:
-    """Is this a call that :func:`_refuse` would let pass? At a tenth of its cost, which a small layer would notice."""
-    x, weight, bias, A, B, alpha, dropout_p, seed, activation, negative_slope, node_index = problem
-    try:
-        if not (isinstance(weight, Tensor) and isinstance(A, Tensor) and isinstance(B, Tensor)):
-            return False
-        N, I = x.shape[-2:]  # noqa: E741
-        P, O, r = A.shape  # noqa: E741
-        dtype, device = x.dtype, x.device
-        return (
-            dtype.is_floating_point
-            and weight.shape == (O, I)
-            and B.shape == (P, r, I)
-            and r > 0
-            and dtype == weight.dtype == A.dtype == B.dtype
-            and device == weight.device == A.device == B.device
-            and x.layout == weight.layout == A.layout == B.layout == torch.strided
-            and (
-                bias is None
-                or (
-                    isinstance(bias, Tensor)
-                    and bias.shape == (O,)
-                    and bias.dtype == dtype
-                    and bias.device == device
-                    and bias.layout == torch.strided
-                )
-            )
-            and node_index is None
-            and P == N
-            and seed is None
-            and (activation is None or activation in ACTIVATIONS)
-            and type(alpha) in _NUMBERS
-            and alpha == alpha
-            and float(alpha) == alpha  # an int may be too large for one
-            and type(dropout_p) in _NUMBERS
-            and 0 <= dropout_p <= 1
-            and type(negative_slope) in _NUMBERS
-            and negative_slope >= 0
-        )
-    except (AttributeError, OverflowError, TypeError, ValueError):
-        return False
 
 
 def _refuse(problem: tuple[Any, ...], names: Sequence[str]) -> None:

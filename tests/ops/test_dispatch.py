@@ -169,3 +169,27 @@ def test_commands_name_a_bad_environment_variable_in_one_line(command, variable,
     assert value in result.stderr
     assert "Traceback" not in result.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_an_older_torch_without_the_dlpack_exchange_api_computes_the_same():
+    code = """
+import torch
+del torch.Tensor.__dlpack_c_exchange_api__
+import stlora_kernels as sk
+torch.manual_seed(0)
+x, A, B = (torch.randn(size, dtype=torch.float64, requires_grad=True) for size in ((2, 3, 4), (3, 4, 2), (3, 2, 4)))
+norm, weight = torch.ones(4).double(), torch.randn(4, 4).double().t()  # not contiguous
+results = []
+for backend in ("cpu", "reference"):
+    y = sk.nall(x, weight, None, A, B[:1].mT.expand(3, 4, 2).mT, backend=backend)
+    y = sk.nsp_layer(y, norm, weight, None, A, B, backend=backend)
+    results.append((y, *torch.autograd.grad(y.square().sum(), (x, A, B))))
+torch.testing.assert_close(*results)
+try:
+    sk.nall(x, weight, None, A, B[:2])
+except ValueError as error:
+    print(error)
+"""
+    result = python(code)
+    assert result.returncode == 0, result.stderr
+    assert "B: got shape [2, 2, 4]" in result.stdout

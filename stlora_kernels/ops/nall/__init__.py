@@ -7,7 +7,6 @@ on the operator costs twice as much per call. A plain eager call goes past the o
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from stlora_kernels.ops import dispatch, inputs, philox
 from stlora_kernels.ops.nall import cpu, reference
@@ -72,14 +71,13 @@ def nall(
         if node_index is not None and not torch.compiler.is_compiling():
             inputs.check_range(node_index, A.shape[0])
         return reference.nall(x, weight, bias, A, B, alpha, dropout_p, seed, activation, negative_slope, node_index)
-    direct = dispatch.plain(x, weight, bias, A, B, seed, node_index)
-    options = (alpha, dropout_p, activation or "none", negative_slope)
+    tensors = (x, weight, bias, A, B, seed, node_index)
+    options = (alpha, dropout_p, activation or "none", negative_slope, name)
+    direct = dispatch.plain(*tensors)
     # Where no gradient is wanted, no Function: less to do per call, and less for torch.compile to trace.
     if inputs.needs_grad(x, weight, bias, A, B):
-        return dispatch.apply(_Nall, direct, direct, x, weight, bias, A, B, seed, node_index, *options, name)
-    if direct:
-        return _KERNELS[name].forward(x, weight, bias, A, B, seed, node_index, *options)
-    return torch.ops.stlora.nall(x, weight, bias, A, B, seed, node_index, *options, name)
+        return dispatch.apply(_Nall, direct, direct, options, *tensors)
+    return (_forward if direct else torch.ops.stlora.nall)(*tensors, *options)
 
 
 def _why_not(name: str, x: Tensor, *parameters: Tensor | None) -> str | None:
@@ -125,22 +123,21 @@ def _backward_fake(grad, y, needs, x, weight, bias, A, B, *_):
 
 class _Nall(torch.autograd.Function):
     @staticmethod
-    def forward(direct, *arguments):
-        return (_forward if direct else torch.ops.stlora.nall)(*arguments)
+    def forward(direct, options, *tensors):
+        return (_forward if direct else torch.ops.stlora.nall)(*tensors, *options)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        _, x, weight, bias, A, B, seed, node_index, *options = inputs
-        activation = options[2]
-        ctx.save_for_backward(x, weight, bias, A, B, seed, node_index, None if activation == "none" else output)
-        ctx.options = options
+        _, ctx.options, *tensors = inputs
+        activation = ctx.options[2]
+        ctx.save_for_backward(*tensors, None if activation == "none" else output)
 
     @staticmethod
-    @once_differentiable
+    @dispatch.once_differentiable
     def backward(ctx, grad):
         *tensors, y = ctx.saved_tensors
-        needs = list(ctx.needs_input_grad[1:6])
+        needs = list(ctx.needs_input_grad[2:7])
         backward = _backward if dispatch.plain(grad, y, *tensors) else torch.ops.stlora.nall_backward
         gradients = backward(grad, y, needs, *tensors, *ctx.options)
         used = [g if needed else None for g, needed in zip(gradients, needs, strict=True)]
-        return None, *used, *[None] * (2 + len(ctx.options))
+        return None, None, *used, None, None

@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from stlora_kernels.errors import InputError
 from stlora_kernels.ops import dispatch, inputs, philox
@@ -212,7 +211,7 @@ class _NspStack(torch.autograd.Function):
         ctx.save_for_backward(saved, seed, node_index, h, *flat)
 
     @staticmethod
-    @once_differentiable
+    @dispatch.once_differentiable
     def backward(ctx, grad, _):
         saved, seed, node_index, h, *flat = ctx.saved_tensors
         needs = list(ctx.needs_input_grad[5:])

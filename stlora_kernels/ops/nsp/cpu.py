@@ -1,4 +1,4 @@
-"""The NSP stack on the CPU: hands addresses, sizes and strides to the kernels of ``csrc/cpu``."""
+"""The NSP stack on the CPU: hands tensors to the kernels of ``csrc/cpu``."""
 
 import math
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from stlora_kernels.ops import native
-from stlora_kernels.ops.nall.cpu import DTYPE_CODE, address, empty_gradient, flatten, per_adapter, why_not
+from stlora_kernels.ops.nall.cpu import empty_gradient, flatten, why_not
 
 __all__ = ["backward", "forward", "why_not"]
 
@@ -24,7 +24,7 @@ def _call(
     h: Tensor,  # [M, N, D]
     norm_weights: Sequence[Tensor],
     weights: Sequence[Tensor],
-    biases: Sequence[Tensor],
+    biases: Sequence[Tensor | None],
     As: Sequence[Tensor],
     Bs: Sequence[Tensor],
     seed: Tensor | None,
@@ -35,21 +35,10 @@ def _call(
     dropout_p: float,
     *rest: object,
 ) -> None:
-    # Kept in names until the call returns: copies made here must outlive the addresses taken of them.
-    contiguous = [[t.contiguous() for t in tensors] for tensors in (norm_weights, weights, biases)]
-    factors = [[per_adapter(t) for t in tensors] for tensors in (As, Bs)]
-    node_index = None if node_index is None else node_index.contiguous()
-    norms, ws, bs = ([t.data_ptr() for t in tensors] for tensors in contiguous)
-    layers = [
-        (norm, w, b, A.data_ptr(), A.stride(0), B.data_ptr(), B.stride(0), A.shape[2])
-        for norm, w, b, A, B in zip(norms, ws, bs or [0] * len(ws), *factors, strict=True)
-    ]
-    M, N, D = h.shape
+    layers = list(zip(norm_weights, weights, biases or [None] * len(weights), As, Bs, strict=True))
     native.call(
-        kernel,
-        torch.get_num_threads(), DTYPE_CODE[h.dtype], M, N, D, factors[0][0].shape[0], layers,
-        h.data_ptr(), *h.stride(), address(node_index),
-        alpha, eps, negative_slope, dropout_p, 0 if seed is None else int(seed), *rest,
+        kernel, torch.get_num_threads(), h, layers, 0 if seed is None else int(seed), node_index,
+        alpha, eps, negative_slope, dropout_p, *rest,
     )  # fmt: skip
 
 
@@ -57,7 +46,7 @@ def forward(h: Tensor, save: bool, *problem) -> tuple[Tensor, Tensor]:  # type: 
     """See :func:`stlora_kernels.ops.nsp.reference.nsp_stack`; returns y and what the backward pass reads."""
     y = torch.empty_like(h, memory_format=torch.contiguous_format)
     saved = saved_like(h, len(problem[0]) if save else 1)
-    _call("nsp_forward", flatten(h), *problem, y.data_ptr(), saved.data_ptr() if saved.numel() else 0)
+    _call("nsp_forward", flatten(h), *problem, y, saved if saved.numel() else None)
     return y, saved
 
 
@@ -65,13 +54,10 @@ def backward(grad: Tensor, saved: Tensor, needs: list[bool], h: Tensor, *problem
     """Gradients of h and of every norm weight, weight, bias, A, B, in this order; empty where not needed."""
     inputs = [h, *(t for tensors in problem[:5] for t in tensors)]
     gradients = [empty_gradient(t) if needed else t.new_empty(0) for t, needed in zip(inputs, needs, strict=True)]
-    addresses = iter([g.data_ptr() if needed else 0 for g, needed in zip(gradients, needs, strict=True)])
-    dh = next(addresses)
+    outputs = iter([g if needed else None for g, needed in zip(gradients, needs, strict=True)])
+    dh = next(outputs)
     depth = len(problem[0])
-    by_parameter = [[next(addresses) if tensors else 0 for _ in range(depth)] for tensors in problem[:5]]
-    grad = flatten(grad)
-    _call(
-        "nsp_backward", flatten(h), *problem,
-        grad.data_ptr(), *grad.stride(), saved.data_ptr(), dh, list(zip(*by_parameter, strict=True)),
-    )  # fmt: skip
+    by_parameter = [[next(outputs) if tensors else None for _ in range(depth)] for tensors in problem[:5]]
+    by_layer = list(zip(*by_parameter, strict=True))
+    _call("nsp_backward", flatten(h), *problem, flatten(grad), saved, dh, by_layer)
     return gradients
