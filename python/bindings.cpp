@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <array>
+#include <stdexcept>
+#include <string>
 #include <vector>
 
 #include "fits.h"
@@ -21,10 +23,16 @@ stlora::Strided strided(const Tensor& t) {  // [M, N, features]
   return {t.data(), t.stride(0), t.stride(1), t.stride(2)};
 }
 
-#define STLORA_NALL_ARGUMENTS                                                                                         \
-  int threads, const Tensor &x, const Tensor &given_weight, const Tensor &given_bias, const Tensor &given_A,          \
-      const Tensor &given_B, int64_t seed, const Tensor &given_index, double alpha, double dropout_p, int activation, \
-      double negative_slope
+stlora::Activation activation_named(const std::string& name) {
+  if (name == "relu") return stlora::Activation::relu;
+  return name == "leaky_relu" ? stlora::Activation::leaky_relu : stlora::Activation::none;
+}
+
+// In the order of the operator stlora::nall.
+#define STLORA_NALL_ARGUMENTS                                                                                \
+  int threads, const Tensor &x, const Tensor &given_weight, const Tensor &given_bias, const Tensor &given_A, \
+      const Tensor &given_B, const Tensor &seed, const Tensor &given_index, double alpha, double dropout_p,  \
+      const std::string &activation, double negative_slope
 
 // Copies, where the kernels could not read what was given, that live until the call returns.
 #define STLORA_NALL_PROBLEM                                                                                      \
@@ -33,7 +41,7 @@ stlora::Strided strided(const Tensor& t) {  // [M, N, features]
   const stlora::NallProblem problem {                                                                            \
     x.dtype(), x.size(0), x.size(1), x.size(2), weight.size(0), A.size(2), A.size(0), strided(x), weight.data(), \
         bias.data(), A.data(), A.stride(0), B.data(), B.stride(0), node_index.data<int64_t>(), alpha, dropout_p, \
-        uint64_t(seed), stlora::Activation(activation), negative_slope                                           \
+        uint64_t(seed.integer()), activation_named(activation), negative_slope                                   \
   }
 
 void nall_forward(STLORA_NALL_ARGUMENTS, const Tensor& y) {
@@ -42,38 +50,42 @@ void nall_forward(STLORA_NALL_ARGUMENTS, const Tensor& y) {
   stlora::cpu::nall_forward(problem, y.data(), threads);
 }
 
-void nall_backward(STLORA_NALL_ARGUMENTS, const Tensor& grad, const Tensor& y, const Tensor& dx, const Tensor& dweight,
-                   const Tensor& dbias, const Tensor& dA, const Tensor& dB) {
+void nall_backward(const Tensor& grad, const Tensor& y, const std::array<Tensor, 5>& gradients, STLORA_NALL_ARGUMENTS) {
   STLORA_NALL_PROBLEM;
+  const auto& [dx, dweight, dbias, dA, dB] = gradients;
+  const stlora::NallGradients out{dx.data(), dweight.data(), dbias.data(), dA.data(), dB.data()};
   const py::gil_scoped_release unlocked;
-  stlora::cpu::nall_backward(problem, strided(grad), y.data(),
-                             {dx.data(), dweight.data(), dbias.data(), dA.data(), dB.data()}, threads);
+  stlora::cpu::nall_backward(problem, strided(grad), y.data(), out, threads);
 }
 
-using LayerTensors = std::array<Tensor, 5>;  // norm weight, weight, bias, A, B
+using Tensors = std::vector<Tensor>;  // one per layer; biases may be empty
 
-#define STLORA_NSP_ARGUMENTS                                                                               \
-  int threads, const Tensor &h, std::vector<LayerTensors> layers, int64_t seed, const Tensor &given_index, \
-      double alpha, double eps, double negative_slope, double dropout_p
+// In the order of the operator stlora::nsp_stack.
+#define STLORA_NSP_ARGUMENTS                                                                                   \
+  int threads, const Tensor &h, Tensors norm_weights, Tensors weights, Tensors biases, Tensors As, Tensors Bs, \
+      const Tensor &seed, const Tensor &given_index, double alpha, double eps, double negative_slope, double dropout_p
 
 #define STLORA_NSP_PROBLEM                                                                                        \
-  const std::vector<stlora::NspLayer> layers_read = read(layers);                                                 \
+  const auto layers = read_layers(norm_weights, weights, biases, As, Bs);                                         \
   const Tensor node_index = given_index.contiguous();                                                             \
   const stlora::NspProblem problem {                                                                              \
-    h.dtype(), h.size(0), h.size(1), h.size(2), layers[0][3].size(0), int64_t(layers.size()), layers_read.data(), \
-        strided(h), node_index.data<int64_t>(), alpha, eps, negative_slope, dropout_p, uint64_t(seed)             \
+    h.dtype(), h.size(0), h.size(1), h.size(2), As[0].size(0), int64_t(layers.size()), layers.data(), strided(h), \
+        node_index.data<int64_t>(), alpha, eps, negative_slope, dropout_p, uint64_t(seed.integer())               \
   }
 
-// Leaves in `layers` the copies that the result refers to.
-std::vector<stlora::NspLayer> read(std::vector<LayerTensors>& layers) {
-  std::vector<stlora::NspLayer> result;
-  for (auto& [norm, weight, bias, A, B] : layers) {
-    norm = norm.contiguous(), weight = weight.contiguous(), bias = bias.contiguous();
-    A = A.per_adapter(), B = B.per_adapter();
-    result.push_back(
+// Leaves with the caller the copies that the result refers to.
+std::vector<stlora::NspLayer> read_layers(Tensors& norm_weights, Tensors& weights, Tensors& biases, Tensors& As,
+                                          Tensors& Bs) {
+  biases.resize(weights.size());
+  std::vector<stlora::NspLayer> layers;
+  for (size_t l = 0; l < weights.size(); ++l) {
+    Tensor &norm = norm_weights[l], &weight = weights[l], &bias = biases[l], &A = As[l], &B = Bs[l];
+    for (Tensor* t : {&norm, &weight, &bias}) *t = t->contiguous();
+    for (Tensor* t : {&A, &B}) *t = t->per_adapter();
+    layers.push_back(
         {norm.data(), weight.data(), bias.data(), A.data(), A.stride(0), B.data(), B.stride(0), A.size(2)});
   }
-  return result;
+  return layers;
 }
 
 void nsp_forward(STLORA_NSP_ARGUMENTS, const Tensor& y, const Tensor& saved) {
@@ -82,8 +94,8 @@ void nsp_forward(STLORA_NSP_ARGUMENTS, const Tensor& y, const Tensor& saved) {
   stlora::cpu::nsp_forward(problem, y.data(), saved.data(), threads);
 }
 
-void nsp_backward(STLORA_NSP_ARGUMENTS, const Tensor& grad, const Tensor& saved, const Tensor& dh,
-                  const std::vector<LayerTensors>& gradients) {
+void nsp_backward(const Tensor& grad, const Tensor& saved, const Tensor& dh,
+                  const std::vector<std::array<Tensor, 5>>& gradients, STLORA_NSP_ARGUMENTS) {
   STLORA_NSP_PROBLEM;
   std::vector<stlora::NspLayerGradients> out;
   for (const auto& [norm, weight, bias, A, B] : gradients)
@@ -100,6 +112,13 @@ bool all_plain(const py::tuple& tensors) {
 
 PYBIND11_MODULE(_C, module) {
   module.doc() = "CPU kernels of stlora_kernels, called with tensors.";
+  py::register_exception_translator([](std::exception_ptr thrown) {
+    try {
+      if (thrown) std::rethrow_exception(thrown);
+    } catch (const std::invalid_argument& error) {  // what a kernel refuses is the user's error
+      py::set_error(py::module_::import("stlora_kernels.errors").attr("InputError"), error.what());
+    }
+  });
   module.attr("compiler") = STLORA_COMPILER;
   module.def("selected_isa", &stlora::cpu::selected_isa, "The instruction set in use.");
   module.def("select_isa", &stlora::cpu::select_isa,

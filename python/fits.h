@@ -25,8 +25,7 @@ inline bool is_plain(py::handle object) {
   const Tensor tensor = read(object);
   if (!Torch::get().api || !tensor || tensor.is_complex()) return false;  // perhaps the conjugate of its memory
   if (!tensor.data() && !tensor.is_empty()) return false;                 // zeros that have none
-  const auto negative =
-      py::reinterpret_steal<py::object>(PyObject_CallMethodNoArgs(object.ptr(), Torch::get().is_neg.ptr()));
+  const auto negative = py::reinterpret_steal<py::object>(PyObject_CallOneArg(Torch::get().is_neg.ptr(), object.ptr()));
   if (!negative) throw py::error_already_set();
   return negative.ptr() == Py_False;
 }

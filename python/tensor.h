@@ -50,7 +50,7 @@ struct Torch {
     tensor = module.attr("Tensor");
     parameter = module.attr("nn").attr("Parameter");
     to_capsule = py::module_::import("torch.utils.dlpack").attr("to_dlpack");
-    is_neg = py::str("is_neg");
+    is_neg = tensor.attr("is_neg");
     if (!py::hasattr(tensor, "__dlpack_c_exchange_api__")) return;
     const auto capsule = py::reinterpret_borrow<py::capsule>(tensor.attr("__dlpack_c_exchange_api__"));
     for (api = capsule.get_pointer<const ExchangeApi>(); api && api->major != 1;) api = api->previous;
@@ -82,6 +82,11 @@ class Tensor {
     return dl_.data ? reinterpret_cast<T*>(static_cast<char*>(dl_.data) + dl_.byte_offset) : nullptr;
   }
 
+  int64_t integer() const {  // of a single int64; 0 of none
+    if (!*this) return 0;
+    return dl_.device_type == kCpu ? *data<int64_t>() : object_.attr("item")().cast<int64_t>();
+  }
+
   bool is_empty() const {
     for (int d = 0; d < dl_.ndim; ++d)
       if (dl_.shape[d] == 0) return true;
@@ -111,6 +116,7 @@ class Tensor {
   }
 
  private:
+  static constexpr int32_t kCpu = 1;
   static constexpr uint8_t kFloat = 2, kBfloat = 4, kComplex = 5;
 
   bool is_contiguous_from(int first) const {

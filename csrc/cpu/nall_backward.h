@@ -27,7 +27,7 @@ struct NallBackwardScratch {
   using T = Compute<S>;
   Matrix<T> weight, b;                            // [O, I] above [r, I]
   Matrix<T> a, b_t;                               // [O, r] alpha A_p, [I, r] alpha B_p^T
-  Matrix<T> g, u, x, dx;                          // [R, O] beside [R, r]; [R, I]
+  Matrix<T> g, x, dx;                             // [R, O] beside room for U [R, r]; [R, I]
   Matrix<T> mask, dropped, low_rank_dx;           // [R, I]
   Matrix<T> z;                                    // [R, r]
   Matrix<T> da, db;                               // [O, r], [r, I]  of this adapter
@@ -42,7 +42,6 @@ struct NallBackwardScratch {
         a(cut.matrix<T>(p.out, p.rank)),
         b_t(cut.packed<T>(p.in, p.rank)),
         g(cut.matrix<T>(kRowBlock, p.out + padded<T>(p.rank))),
-        u(g.from(0, p.out)),
         x(cut.matrix<T>(kRowBlock, p.in)),
         dx(cut.matrix<T>(kRowBlock, p.in)),
         mask(cut.matrix<T>(kRowBlock, p.in)),
@@ -107,6 +106,11 @@ class NallBackward {
     load_matrix(static_cast<const S*>(p_.weight), p_.out, p_.in, T(1), s.weight);
     fill_zero(s.dweight, p_.out);
     fill_zero(s.dbias, 1);
+    int64_t waiting = 0;  // rows in the tile, of as many units as it holds, that dW has yet to get
+    const auto add_to_dweight = [&](Prefetch next) {
+      gemm(p_.out, p_.in, waiting, s.g.transposed(), s.x, s.dweight, s.dweight, next);
+      waiting = 0;
+    };
 
     schedule_.for_each_group(thread, group_, [&](const Group& group) {
       const bool merged = merge(schedule_.rows_of(group.segments[0].adapter));
@@ -118,11 +122,14 @@ class NallBackward {
         const bool first = u == group.segments[k].first;
         const Schedule::Unit unit = schedule_.unit(u);
         const NextUnit<S> next(schedule_, thread, u, next_u);
-        load_unit(s, unit);
+        const Matrix<T> x = s.x.from(waiting, 0), g = s.g.from(waiting, 0);
+        load_unit(s, unit, x, g);
         if (merged)
-          merged_unit(s, unit, k, first, next);
+          merged_unit(s, unit, x, g, k, first, next);
         else
-          low_rank_unit(s, unit, first, next);
+          low_rank_unit(s, unit, x, g, first, next);
+        if (out_.weight && !(merged && factors_)) waiting += unit.end - unit.begin;
+        if (waiting + schedule_.row_block() > kRowBlock) add_to_dweight(prefetch_gradient(next));
       });
       for (int k = 0; k < group.size && factors_; ++k) {
         if (merged) {
@@ -135,6 +142,7 @@ class NallBackward {
         factor_sums_.deliver(thread, group.segments[k], s.slots, sums);
       }
     });
+    if (waiting > 0) add_to_dweight({});
   }
 
   void load_adapter(const Scratch& s, int64_t adapter) const {
@@ -144,31 +152,29 @@ class NallBackward {
     load_transposed(B, p_.rank, p_.in, T(p_.alpha), s.b_t);
   }
 
-  void load_unit(const Scratch& s, const Schedule::Unit& unit) const {
+  void load_unit(const Scratch& s, const Schedule::Unit& unit, Matrix<T> x, Matrix<T> g) const {
+    const int64_t rows = unit.end - unit.begin;
+    load_rows<S>(p_.x, unit.begin, unit.slot, rows, p_.in, x);
+    load_rows<S>(grad_, unit.begin, unit.slot, rows, p_.out, g);
     const T slope = p_.activation == Activation::relu ? T(0) : T(p_.negative_slope);
-    for (int64_t row = unit.begin; row < unit.end; ++row) {
-      T* const g = s.g.row(row - unit.begin);
-      load_row(element<S>(p_.x, row, unit.slot), p_.x.feature, p_.in, s.x.row(row - unit.begin));
-      load_row(element<S>(grad_, row, unit.slot), grad_.feature, p_.out, g);
-      if (p_.activation != Activation::none) {
-        const S* y = y_ + (row * p_.nodes + unit.slot) * p_.out;
-        for (int64_t o = 0; o < p_.out; ++o) g[o] = widen(y[o]) > 0 ? g[o] : slope == 0 ? T(0) : g[o] * slope;
-      }
+    for (int64_t i = 0; i < rows && p_.activation != Activation::none; ++i) {
+      const S* const y = y_ + ((unit.begin + i) * p_.nodes + unit.slot) * p_.out;
+      T* const row = g.row(i);
+      for (int64_t o = 0; o < p_.out; ++o) row[o] = widen(y[o]) > 0 ? row[o] : slope == 0 ? T(0) : row[o] * slope;
     }
-    if (out_.bias) add_columns(s.g, unit.end - unit.begin, p_.out, s.dbias.data);
+    if (out_.bias) add_columns(g, rows, p_.out, s.dbias.data);
   }
 
-  void merged_unit(const Scratch& s, const Schedule::Unit& unit, int k, bool first, const NextUnit<S>& next) const {
+  void merged_unit(const Scratch& s, const Schedule::Unit& unit, Matrix<T> x, Matrix<T> g, int k, bool first,
+                   const NextUnit<S>& next) const {
     const int64_t rows = unit.end - unit.begin;
     if (out_.x) {
       const Matrix<T> dx = dx_rows(s, unit);
-      gemm(rows, p_.in, p_.out, s.g.left(), s.merged[k], kNothing, dx, prefetch_inputs(p_, next));
+      gemm(rows, p_.in, p_.out, g.left(), s.merged[k], kNothing, dx, prefetch_inputs(p_, next));
       store_dx(dx, unit);
     }
     if (factors_)
-      gemm(p_.out, p_.in, rows, s.g.transposed(), s.x, first ? kNothing : s.d[k], s.d[k], prefetch_gradient(next));
-    else if (out_.weight)
-      gemm(p_.out, p_.in, rows, s.g.transposed(), s.x, s.dweight, s.dweight, prefetch_gradient(next));
+      gemm(p_.out, p_.in, rows, g.transposed(), x, first ? kNothing : s.d[k], s.d[k], prefetch_gradient(next));
   }
 
   Prefetch prefetch_gradient(const NextUnit<S>& next) const {
@@ -188,42 +194,43 @@ class NallBackward {
     return static_cast<S*>(out_.x) + (row * p_.nodes + unit.slot) * p_.in;
   }
 
-  void low_rank_unit(const Scratch& s, const Schedule::Unit& unit, bool first, const NextUnit<S>& next) const {
+  void low_rank_unit(const Scratch& s, const Schedule::Unit& unit, Matrix<T> x, Matrix<T> g, bool first,
+                     const NextUnit<S>& next) const {
     const int64_t rows = unit.end - unit.begin;
-    Matrix<T> low_rank_x = s.x;
+    const Matrix<T> u = g.from(0, p_.out);  // behind g
+    Matrix<T> low_rank_x = x;
     if (dropout_.active()) {
       low_rank_x = s.dropped;
       for (int64_t i = 0; i < rows; ++i) {
         T *mask = s.mask.row(i), *dropped = s.dropped.row(i);
         dropout_.factors(element_index(p_, unit.begin + i, unit.slot), p_.in, mask);
-        drop_row(s.x.row(i), mask, p_.in, dropped);
+        drop_row(x.row(i), mask, p_.in, dropped);
         for (int64_t j = p_.in; j < padded<T>(p_.in); ++j) dropped[j] = 0;
       }
     }
-    if (out_.x || factors_) gemm(rows, p_.rank, p_.out, s.g.left(), s.a, kNothing, s.u);
+    if (out_.x || factors_) gemm(rows, p_.rank, p_.out, g.left(), s.a, kNothing, u);
     if (out_.x) {
       const Matrix<T> dx = dropout_.active() ? s.dx : dx_rows(s, unit);
-      gemm(rows, p_.in, dropout_.active() ? p_.out : p_.out + p_.rank, s.g.left(), s.weight, kNothing, dx,
+      gemm(rows, p_.in, dropout_.active() ? p_.out : p_.out + p_.rank, g.left(), s.weight, kNothing, dx,
            prefetch_inputs(p_, next));
       if (dropout_.active()) {
-        gemm(rows, p_.in, p_.rank, s.u.left(), s.b, kNothing, s.low_rank_dx);
+        gemm(rows, p_.in, p_.rank, u.left(), s.b, kNothing, s.low_rank_dx);
         for (int64_t i = 0; i < rows; ++i)
           for (int64_t j = 0; j < p_.in; ++j)
             s.dx.row(i)[j] += s.mask.row(i)[j] == 0 ? T(0) : s.mask.row(i)[j] * s.low_rank_dx.row(i)[j];
       }
       store_dx(dx, unit);
     }
-    if (out_.weight) gemm(p_.out, p_.in, rows, s.g.transposed(), s.x, s.dweight, s.dweight, prefetch_gradient(next));
     if (factors_) {
       gemm(rows, p_.rank, p_.in, low_rank_x.left(), s.b_t, kNothing, s.z);
-      gemm(p_.out, p_.rank, rows, s.g.transposed(), s.z, first ? kNothing : s.da, s.da);
-      gemm(p_.rank, p_.in, rows, s.u.transposed(), low_rank_x, first ? kNothing : s.db, s.db);
+      gemm(p_.out, p_.rank, rows, g.transposed(), s.z, first ? kNothing : s.da, s.da);
+      gemm(p_.rank, p_.in, rows, u.transposed(), low_rank_x, first ? kNothing : s.db, s.db);
     }
   }
 
   void store_dx(Matrix<T> dx, const Schedule::Unit& unit) const {
     if (static_cast<const void*>(dx.data) == dx_out(unit, unit.begin)) return;
-    for (int64_t row = unit.begin; row < unit.end; ++row) store_row(dx.row(row - unit.begin), p_.in, dx_out(unit, row));
+    store_rows(dx, unit.end - unit.begin, p_.in, dx_out(unit, unit.begin), p_.nodes * p_.in);
   }
 
   void finish(int thread) const {

@@ -154,13 +154,12 @@ class NallForward {
     else
       multiply(s, unit, k, y, prefetch_inputs(p_, next));
     for (int64_t i = 0; i < rows && p_.activation != Activation::none; ++i) activate(p_, y.row(i));
-    for (int64_t i = 0; i < rows && !direct; ++i) store_row(y.row(i), p_.out, y_rows + i * p_.nodes * p_.out);
+    if (!direct) store_rows(y, rows, p_.out, y_rows, p_.nodes * p_.out);
   }
 
   void multiply(const Scratch& s, const Schedule::Unit& unit, int k, Matrix<T> y, Prefetch next) const {
     const int64_t rows = unit.end - unit.begin;
-    for (int64_t i = 0; i < rows; ++i)
-      load_row(element<S>(p_.x, unit.begin + i, unit.slot), p_.x.feature, p_.in, s.x.row(i));
+    load_rows<S>(p_.x, unit.begin, unit.slot, rows, p_.in, s.x);
     if (k == kLowRank) {
       if (dropout_.active()) drop_rows(s, unit);
       gemm(rows, p_.rank, p_.in, (dropout_.active() ? s.dropped : s.x).left(), s.b_t, kNothing, s.z);
@@ -176,8 +175,7 @@ class NallForward {
       pair_row(element<bf16>(p_.x, unit.begin + i, unit.slot), p_.x.feature, p_.in, s.x_pairs.row(i));
     if (k == kLowRank) {
       if (dropout_.active()) {
-        for (int64_t i = 0; i < rows; ++i)
-          load_row(element<S>(p_.x, unit.begin + i, unit.slot), p_.x.feature, p_.in, s.x.row(i));
+        load_rows<S>(p_.x, unit.begin, unit.slot, rows, p_.in, s.x);
         drop_rows(s, unit);
         for (int64_t i = 0; i < rows; ++i) pair_row(s.dropped.row(i), p_.in, s.dropped_pairs.row(i));
       }

@@ -133,7 +133,7 @@ class NspForward {
       gemm(rows, D, merged_t ? D : D + rank, s.s.left(), merged_t ? merged_t[l] : s.weight_t[size_t(l)], s.h, s.h,
            prefetch(next, l));
     }
-    for (int64_t i = 0; i < rows; ++i) store_row(s.h.row(i), D, y_ + ((unit.begin + i) * p_.nodes + unit.slot) * D);
+    store_rows(s.h, rows, D, y_ + (unit.begin * p_.nodes + unit.slot) * D, p_.nodes * D);
   }
 
   // sigma of the tile; the layer's input is saved, and its bias added to the residual.

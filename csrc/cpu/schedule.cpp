@@ -9,15 +9,18 @@ Schedule::Schedule(int64_t rows, int64_t nodes, int64_t adapters, const int64_t*
                    double flop, int threads)
     : node_index_(node_index),
       rows_(rows),
-      row_block_(row_block),
       blocks_((rows + row_block - 1) / row_block),
-      units_(nodes * blocks_),
       order_(nodes),
       offset_(adapters + 1) {
   // A thread that starts for less than this costs more than it brings (about 10 us of arithmetic).
   constexpr double kFlopPerThread = 5e5;
   const int64_t useful = 1 + int64_t(flop / kFlopPerThread);
   threads_ = int(useful < threads ? useful : threads);
+
+  // A few units come out even only where the threads divide them.
+  while (nodes * blocks_ < 4 * threads_ && nodes * blocks_ % threads_ != 0 && blocks_ < rows) ++blocks_;
+  row_block_ = blocks_ > 0 ? (rows + blocks_ - 1) / blocks_ : row_block;
+  units_ = nodes * blocks_;
 
   // A counting sort of the node slots by adapter; it keeps the order of slots that share one.
   for (int64_t slot = 0; slot < nodes; ++slot) {

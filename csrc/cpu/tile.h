@@ -31,6 +31,34 @@ const S* element(const Strided& array, int64_t row, int64_t node) {
   return static_cast<const S*>(array.data) + row * array.row + node * array.node;
 }
 
+// Rows of so few columns that a loop along each would cost more than what it moves.
+template <typename T>
+constexpr bool narrow_rows(int64_t columns) {
+  return columns <= lanes<T> / 4;
+}
+
+// Rows [first, first + rows) of a node into a tile.
+template <typename S>
+void load_rows(const Strided& from, int64_t first, int64_t node, int64_t rows, int64_t columns, Matrix<Compute<S>> to) {
+  const S* const row = element<S>(from, first, node);
+  if (!narrow_rows<Compute<S>>(columns)) {
+    for (int64_t i = 0; i < rows; ++i) load_row(row + i * from.row, from.feature, columns, to.row(i));
+    return;
+  }
+  for (int64_t i = 0; i < rows; ++i) store(to.row(i), Vector<Compute<S>>{});
+  for (int64_t j = 0; j < columns; ++j)
+    for (int64_t i = 0; i < rows; ++i) to.row(i)[j] = widen(row[i * from.row + j * from.feature]);
+}
+
+template <typename S>
+void store_rows(Matrix<Compute<S>> from, int64_t rows, int64_t columns, S* to, int64_t to_ld) {
+  if (!narrow_rows<Compute<S>>(columns))
+    for (int64_t i = 0; i < rows; ++i) store_row(from.row(i), columns, to + i * to_ld);
+  else
+    for (int64_t j = 0; j < columns; ++j)
+      for (int64_t i = 0; i < rows; ++i) to[i * to_ld + j] = narrow<S>(from.row(i)[j]);
+}
+
 // to[i][j] = scale * from[i][j], row-major or packed
 template <typename S>
 void load_matrix(const S* from, int64_t rows, int64_t columns, Compute<S> scale, Matrix<Compute<S>> to) {

@@ -81,7 +81,9 @@ def plain(*tensors: Tensor | None) -> bool:
     """
     if (
         torch.compiler.is_compiling()
-        or _included_keys().raw_repr() not in _PLAIN_CONTEXTS
+        or _modes() > 0
+        or _modes_before_dispatch() > 0
+        or _transform() is not None
         or torch._C._is_torch_function_mode_enabled()
         or torch._C._get_tracing_state()
         or torch.autograd._profiler_enabled()
@@ -90,11 +92,9 @@ def plain(*tensors: Tensor | None) -> bool:
     return native.all_plain(tensors)
 
 
-_included_keys = torch._C._dispatch_tls_local_include_set
-with torch.inference_mode(False):
-    _usual = _included_keys().raw_repr()
-with torch.inference_mode():
-    _PLAIN_CONTEXTS = frozenset((_usual, _included_keys().raw_repr()))
+_modes = torch._C._len_torch_dispatch_stack
+_modes_before_dispatch = torch._ops._len_torch_dispatch_stack_pre_dispatch
+_transform = torch._C._functorch.peek_interpreter_stack  # the innermost vmap, grad, functionalize...
 
 
 def apply(function: type[torch.autograd.Function], direct: bool, *arguments: Any) -> Any:

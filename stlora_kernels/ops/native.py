@@ -63,11 +63,3 @@ def _no(*_: object) -> bool:
 # Quick answers of the extension about the arguments of a call; a no means that Python has to look for itself.
 all_plain = getattr(_extension, "all_plain", _no)
 nall_fits = getattr(_extension, "nall_fits", _no)
-
-
-def call(kernel: str, *arguments: object) -> None:
-    """Run a kernel; what it refuses (a node_index out of range) is the user's error."""
-    try:
-        getattr(kernels(), kernel)(*arguments)
-    except ValueError as error:
-        raise InputError(str(error)) from None

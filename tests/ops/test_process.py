@@ -11,6 +11,7 @@ import pytest
 import torch
 from nall_cases import Case
 from nsp_cases import Stack
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import stlora_kernels as sk
@@ -183,3 +184,11 @@ def test_a_traced_layer_computes_on_new_inputs():
         traced = torch.jit.trace(layer, torch.randn(2, 5, 3))
         x = torch.randn(2, 5, 3)
         torch.testing.assert_close(traced(x), layer(x))
+
+
+@pytest.mark.parametrize("pre_dispatch", [False, True])
+@pytest.mark.parametrize("tracing_mode", ["real", "fake"])
+def test_a_graph_holds_the_operator(pre_dispatch, tracing_mode):
+    tensors = (torch.randn(2, 5, 3), torch.randn(4, 3), torch.randn(4), torch.randn(5, 4, 2), torch.randn(5, 2, 3))
+    graph = make_fx(lambda *t: sk.nall(*t), pre_dispatch=pre_dispatch, tracing_mode=tracing_mode)(*tensors).graph
+    assert torch.ops.stlora.nall.default in [node.target for node in graph.nodes]

@@ -100,14 +100,12 @@ _library.define(
 
 @torch.library.impl(_library, "nall", "CompositeExplicitAutograd")
 def _forward(*args):
-    *problem, backend = args
-    return _KERNELS[backend].forward(*problem)
+    return _KERNELS[args[-1]].forward(*args[:-1])
 
 
 @torch.library.impl(_library, "nall_backward", "CompositeExplicitAutograd")
 def _backward(*args):
-    *problem, backend = args
-    return _KERNELS[backend].backward(*problem)
+    return _KERNELS[args[-1]].backward(*args[:-1])
 
 
 @torch.library.register_fake("stlora::nall", lib=_library)

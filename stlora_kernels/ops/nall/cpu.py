@@ -8,7 +8,6 @@ from torch import Tensor
 from stlora_kernels.ops import native
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-_ACTIVATION_CODE = {"none": 0, "relu": 1, "leaky_relu": 2}  # csrc's enum Activation
 
 
 def why_not(x: Tensor) -> str | None:
@@ -25,31 +24,10 @@ def empty_gradient(tensor: Tensor) -> Tensor:
     return torch.empty_like(tensor, memory_format=torch.contiguous_format)
 
 
-def _call(
-    kernel: str,
-    x: Tensor,  # [M, N, I]
-    weight: Tensor,  # [O, I]
-    bias: Tensor | None,  # [O]
-    A: Tensor,  # [P, O, r]
-    B: Tensor,  # [P, r, I]
-    seed: Tensor | None,
-    node_index: Tensor | None,  # [N]
-    alpha: float,
-    dropout_p: float,
-    activation: str,
-    negative_slope: float,
-    *rest: Tensor | None,
-) -> None:
-    native.call(
-        kernel, torch.get_num_threads(), x, weight, bias, A, B, 0 if seed is None else int(seed), node_index,
-        alpha, dropout_p, _ACTIVATION_CODE[activation], negative_slope, *rest,
-    )  # fmt: skip
-
-
-def forward(x: Tensor, weight: Tensor, bias: Tensor | None, *others: Any) -> Tensor:
+def forward(x: Tensor, weight: Tensor, *others: Any) -> Tensor:
     """See :func:`stlora_kernels.ops.nall.reference.nall`; returns a contiguous ``[*, N, O]``."""
     y = x.new_empty(*x.shape[:-1], weight.shape[0])
-    _call("nall_forward", flatten(x), weight, bias, *others, y)
+    native.kernels().nall_forward(torch.get_num_threads(), flatten(x), weight, *others, y)
     return y
 
 
@@ -63,10 +41,12 @@ def backward(
     A: Tensor,
     B: Tensor,
     *others: Any,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+) -> list[Tensor]:
     """Gradients of x, weight, bias, A, B; an empty tensor stands for one that is not needed."""
     like = (x, weight, weight if bias is None else bias, A, B)
-    gradients = tuple([empty_gradient(t) if needed else t.new_empty(0) for t, needed in zip(like, needs, strict=True)])
+    gradients = [empty_gradient(t) if needed else t.new_empty(0) for t, needed in zip(like, needs, strict=True)]
     outputs = [g if needed else None for g, needed in zip(gradients, needs, strict=True)]
-    _call("nall_backward", flatten(x), weight, bias, A, B, *others, flatten(grad), y, *outputs)
-    return gradients  # type: ignore[return-value]
+    native.kernels().nall_backward(
+        flatten(grad), y, outputs, torch.get_num_threads(), flatten(x), weight, bias, A, B, *others
+    )
+    return gradients

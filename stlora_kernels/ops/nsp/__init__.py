@@ -167,14 +167,12 @@ _library.define(f"nsp_stack_backward(Tensor grad, Tensor saved, bool[] needs, Te
 
 @torch.library.impl(_library, "nsp_stack", "CompositeExplicitAutograd")
 def _forward(*args):
-    *problem, backend = args
-    return _KERNELS[backend].forward(*problem)
+    return _KERNELS[args[-1]].forward(*args[:-1])
 
 
 @torch.library.impl(_library, "nsp_stack_backward", "CompositeExplicitAutograd")
 def _backward(*args):
-    *problem, backend = args
-    return _KERNELS[backend].backward(*problem)
+    return _KERNELS[args[-1]].backward(*args[:-1])
 
 
 @torch.library.register_fake("stlora::nsp_stack", lib=_library)
