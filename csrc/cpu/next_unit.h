@@ -17,9 +17,9 @@ class NextUnit {
     new_adapter_ = unit_.begin == 0 && unit_.adapter != schedule.unit(u).adapter;
   }
 
-  // Adds the unit's rows of an array.
+  // Adds the unit's rows of an array, unless they are so narrow that they have come with those of the nodes beside.
   void rows(Prefetch& fetch, const Strided& array, int64_t features) const {
-    if (exists_ && array.feature == 1)
+    if (exists_ && array.feature == 1 && !narrow_rows<Compute<S>>(features))
       fetch.add(element<S>(array, unit_.begin, unit_.slot), unit_.end - unit_.begin, array.row * kSize,
                 features * kSize);
   }

@@ -7,7 +7,7 @@ choice falls to the next backend where a faster one does not cover the call, and
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from typing import Any
@@ -115,24 +115,31 @@ def once_differentiable(backward: Callable[..., Any]) -> Callable[..., Any]:
     return wrapper
 
 
-def choose(operation: str, requested: str | None, device_type: str, why_not: Callable[[str], str | None]) -> str:
+def needed(gradients: Sequence[Tensor], needs: Sequence[bool]) -> list[Tensor | None]:
+    """What an operator returns, which can return tensors only, without those that only fill a place."""
+    return [g if n else None for g, n in zip(gradients, needs, strict=True)]
+
+
+def choose(
+    operation: str, requested: str | None, device_type: str, why_not: Callable[..., str | None], *arguments: Any
+) -> str:
     """The backend for one call.
 
     Args:
         operation: its name, for messages.
         requested: the backend the caller named, if any; :func:`use_backend` and the environment come next.
         device_type: where the tensors are.
-        why_not: asked of a backend that is available: why it does not cover this call, or None.
+        why_not: asked of a backend that is available, with these arguments: why it does not cover them, or None.
 
     Raises:
         InputError: if a backend was asked for by name and cannot run this call.
     """
-    if requested is None:
+    if requested is None and _preferred is not None:
         requested = preferred()
     candidates = BACKENDS if requested is None else (known(requested),)
     reason: str | None = None
     for name in candidates:
-        reason = BACKENDS[name](device_type) or why_not(name)
+        reason = BACKENDS[name](device_type) or why_not(name, *arguments)
         if reason is None:
             return name
         if requested is None and not torch.compiler.is_compiling():

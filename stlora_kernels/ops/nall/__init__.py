@@ -64,7 +64,7 @@ def nall(
         x, weight, A, B = (inputs.autocast(t, device_type) for t in (x, weight, A, B))
         bias = None if bias is None else inputs.autocast(bias, device_type)
     inputs.check(x, weight, bias, A, B, alpha, dropout_p, seed, activation, negative_slope, node_index)
-    name = dispatch.choose("nall", backend, x.device.type, lambda name: _why_not(name, x, weight, bias, A, B))
+    name = dispatch.choose("nall", backend, x.device.type, _why_not, x, weight, bias, A, B)
     if dropout_p > 0 and seed is None:
         seed = philox.draw_seed()
     if name == "reference":
@@ -103,9 +103,14 @@ def _forward(*args):
     return _KERNELS[args[-1]].forward(*args[:-1])
 
 
-@torch.library.impl(_library, "nall_backward", "CompositeExplicitAutograd")
 def _backward(*args):
     return _KERNELS[args[-1]].backward(*args[:-1])
+
+
+@torch.library.impl(_library, "nall_backward", "CompositeExplicitAutograd")
+def _backward_operator(*args):
+    gradients = [args[0].new_empty(0) if g is None else g for g in _backward(*args)]  # an operator returns tensors
+    return tuple(gradients)
 
 
 @torch.library.register_fake("stlora::nall", lib=_library)
@@ -134,8 +139,10 @@ class _Nall(torch.autograd.Function):
     @dispatch.once_differentiable
     def backward(ctx, grad):
         *tensors, y = ctx.saved_tensors
-        needs = list(ctx.needs_input_grad[2:7])
-        backward = _backward if dispatch.plain(grad, y, *tensors) else torch.ops.stlora.nall_backward
-        gradients = backward(grad, y, needs, *tensors, *ctx.options)
-        used = [g if needed else None for g, needed in zip(gradients, needs, strict=True)]
-        return None, None, *used, None, None
+        needs = ctx.needs_input_grad[2:7]
+        problem = (grad, y, needs, *tensors, *ctx.options)
+        if dispatch.plain(grad, y, *tensors):
+            gradients = _backward(*problem)
+        else:
+            gradients = dispatch.needed(torch.ops.stlora.nall_backward(*problem), needs)
+        return None, None, *gradients, None, None

@@ -1,5 +1,6 @@
 """NALL on the CPU: hands tensors to the kernels of ``csrc/cpu``."""
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -20,8 +21,10 @@ def flatten(x: Tensor) -> Tensor:
     return x if x.dim() == 3 else x.reshape(-1, *x.shape[-2:])
 
 
-def empty_gradient(tensor: Tensor) -> Tensor:
-    return torch.empty_like(tensor, memory_format=torch.contiguous_format)
+def empty_gradients(tensors: Iterable[Tensor], needs: Sequence[bool]) -> list[Tensor | None]:
+    """Room for the gradients that are needed."""
+    contiguous = torch.contiguous_format
+    return [torch.empty_like(t, memory_format=contiguous) if n else None for t, n in zip(tensors, needs, strict=True)]
 
 
 def forward(x: Tensor, weight: Tensor, *others: Any) -> Tensor:
@@ -34,19 +37,17 @@ def forward(x: Tensor, weight: Tensor, *others: Any) -> Tensor:
 def backward(
     grad: Tensor,  # [*, N, O]
     y: Tensor | None,  # [*, N, O], contiguous; only where there is an activation
-    needs: list[bool],
+    needs: Sequence[bool],
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
     A: Tensor,
     B: Tensor,
     *others: Any,
-) -> list[Tensor]:
-    """Gradients of x, weight, bias, A, B; an empty tensor stands for one that is not needed."""
-    like = (x, weight, weight if bias is None else bias, A, B)
-    gradients = [empty_gradient(t) if needed else t.new_empty(0) for t, needed in zip(like, needs, strict=True)]
-    outputs = [g if needed else None for g, needed in zip(gradients, needs, strict=True)]
+) -> list[Tensor | None]:
+    """Gradients of x, weight, bias, A, B; None for one that is not needed."""
+    gradients = empty_gradients((x, weight, weight if bias is None else bias, A, B), needs)
     native.kernels().nall_backward(
-        flatten(grad), y, outputs, torch.get_num_threads(), flatten(x), weight, bias, A, B, *others
+        flatten(grad), y, gradients, torch.get_num_threads(), flatten(x), weight, bias, A, B, *others
     )
     return gradients

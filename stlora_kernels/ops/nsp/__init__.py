@@ -91,7 +91,7 @@ def nsp_stack(
         h = inputs.autocast(h, device_type)
         parameters = [[inputs.autocast(t, device_type) for t in tensors] for tensors in parameters]
     _check(h, parameters, alpha, eps, dropout_p, seed, negative_slope, node_index)
-    name = dispatch.choose("nsp_stack", backend, h.device.type, lambda name: _why_not(name, h, parameters))
+    name = dispatch.choose("nsp_stack", backend, h.device.type, _why_not, h, parameters)
     if dropout_p > 0 and seed is None:
         seed = philox.draw_seed()
     if name == "reference":
@@ -170,9 +170,14 @@ def _forward(*args):
     return _KERNELS[args[-1]].forward(*args[:-1])
 
 
-@torch.library.impl(_library, "nsp_stack_backward", "CompositeExplicitAutograd")
 def _backward(*args):
     return _KERNELS[args[-1]].backward(*args[:-1])
+
+
+@torch.library.impl(_library, "nsp_stack_backward", "CompositeExplicitAutograd")
+def _backward_operator(*args):
+    gradients = [args[0].new_empty(0) if g is None else g for g in _backward(*args)]  # an operator returns tensors
+    return gradients
 
 
 @torch.library.register_fake("stlora::nsp_stack", lib=_library)
@@ -212,14 +217,12 @@ class _NspStack(torch.autograd.Function):
     @dispatch.once_differentiable
     def backward(ctx, grad, _):
         saved, seed, node_index, h, *flat = ctx.saved_tensors
-        needs = list(ctx.needs_input_grad[5:])
+        needs = ctx.needs_input_grad[5:]
         if grad is None:
             return (None,) * (5 + len(needs))
-        backward = (
-            _backward
-            if dispatch.plain(grad, saved, seed, node_index, h, *flat)
-            else torch.ops.stlora.nsp_stack_backward
-        )
-        gradients = backward(grad, saved, needs, h, *_by_parameter(ctx.counts, flat), seed, node_index, *ctx.options)
-        used = [g if needed else None for g, needed in zip(gradients, needs, strict=True)]
-        return None, None, None, None, None, *used
+        problem = (grad, saved, needs, h, *_by_parameter(ctx.counts, flat), seed, node_index, *ctx.options)
+        if dispatch.plain(grad, saved, seed, node_index, h, *flat):
+            gradients = _backward(*problem)
+        else:
+            gradients = dispatch.needed(torch.ops.stlora.nsp_stack_backward(*problem), needs)
+        return None, None, None, None, None, *gradients

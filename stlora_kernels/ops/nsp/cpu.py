@@ -1,13 +1,14 @@
 """The NSP stack on the CPU: hands tensors to the kernels of ``csrc/cpu``."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from stlora_kernels.ops import native
-from stlora_kernels.ops.nall.cpu import empty_gradient, flatten, why_not
+from stlora_kernels.ops.nall.cpu import empty_gradients, flatten, why_not
 
 __all__ = ["backward", "forward", "why_not"]
 
@@ -27,11 +28,10 @@ def forward(h: Tensor, save: bool, *problem: Any) -> tuple[Tensor, Tensor]:
     return y, saved
 
 
-def backward(grad: Tensor, saved: Tensor, needs: list[bool], h: Tensor, *problem: Any) -> list[Tensor]:
-    """Gradients of h and of every norm weight, weight, bias, A, B, in this order; empty where not needed."""
-    inputs = [h, *(t for tensors in problem[:5] for t in tensors)]
-    gradients = [empty_gradient(t) if needed else t.new_empty(0) for t, needed in zip(inputs, needs, strict=True)]
-    outputs = iter([g if needed else None for g, needed in zip(gradients, needs, strict=True)])
+def backward(grad: Tensor, saved: Tensor, needs: Sequence[bool], h: Tensor, *problem: Any) -> list[Tensor | None]:
+    """Gradients of h and of every norm weight, weight, bias, A, B, in this order; None where not needed."""
+    gradients = empty_gradients([h, *(t for tensors in problem[:5] for t in tensors)], needs)
+    outputs = iter(gradients)
     dh = next(outputs)
     by_parameter = [[next(outputs) if tensors else None for _ in problem[0]] for tensors in problem[:5]]
     by_layer = list(zip(*by_parameter, strict=True))
