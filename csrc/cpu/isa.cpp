@@ -16,6 +16,19 @@ struct Isa {
 };
 
 #ifdef STLORA_HAVE_AVX512
+// OTHERS, but for its kernels of bf16.
+template <const auto& DOT, const auto& OTHERS>
+const auto& with_bf16_dot() {
+  static const auto kernels = [] {
+    auto result = OTHERS;
+    constexpr int kBf16 = int(DType::bf16);
+    result.forward[kBf16] = DOT.forward[kBf16];
+    result.backward[kBf16] = DOT.backward[kBf16];
+    return result;
+  }();
+  return kernels;
+}
+
 bool avx512_offered() {
   return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
@@ -25,7 +38,8 @@ bool avx512_offered() {
 const Isa kIsas[] = {
 #ifdef STLORA_HAVE_AVX512
     {"avx512_bf16",
-     {&avx512_bf16_nall_kernels(), &avx512::nsp_kernels},
+     {&with_bf16_dot<avx512_bf16::nall_kernels, avx512::nall_kernels>(),
+      &with_bf16_dot<avx512_bf16::nsp_kernels, avx512::nsp_kernels>()},
      [] { return avx512_offered() && __builtin_cpu_supports("avx512bf16"); }},
     {"avx512", {&avx512::nall_kernels, &avx512::nsp_kernels}, avx512_offered},
 #endif
@@ -52,17 +66,6 @@ const Isa* best() {
 std::atomic<const Isa*> selected{best()};
 
 }  // namespace
-
-#ifdef STLORA_HAVE_AVX512
-const NallKernels& avx512_bf16_nall_kernels() {
-  static const NallKernels kernels = [] {
-    NallKernels with_dot = avx512::nall_kernels;
-    with_dot.forward[int(DType::bf16)] = avx512_bf16::nall_forward_bf16;
-    return with_dot;
-  }();
-  return kernels;
-}
-#endif
 
 const Kernels& kernels() { return selected.load()->kernels; }
 

@@ -43,10 +43,6 @@ inline int64_t group_size(int64_t bytes) {
 STLORA_DECLARE_KERNELS(avx512)
 STLORA_DECLARE_KERNELS(avx2)
 STLORA_DECLARE_KERNELS(portable)
-
-namespace avx512_bf16 {  // as avx512, but for this
-void nall_forward_bf16(const NallProblem& problem, const Schedule& schedule, void* y);
-}
-const NallKernels& avx512_bf16_nall_kernels();
+STLORA_DECLARE_KERNELS(avx512_bf16)  // of bf16 only; the others are those of avx512
 
 }  // namespace stlora::cpu

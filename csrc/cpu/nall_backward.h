@@ -25,22 +25,24 @@ int64_t nall_backward_group(const NallProblem& p) {  // each keeps its W_p and D
 template <typename S>
 struct NallBackwardScratch {
   using T = Compute<S>;
-  Matrix<T> weight, b;                            // [O, I] above [r, I]
-  Matrix<T> a, b_t;                               // [O, r] alpha A_p, [I, r] alpha B_p^T
-  Matrix<T> g, x, dx;                             // [R, O] beside room for U [R, r]; [R, I]
-  Matrix<T> mask, dropped, low_rank_dx;           // [R, I]
-  Matrix<T> z;                                    // [R, r]
-  Matrix<T> da, db;                               // [O, r], [r, I]  of this adapter
-  Matrix<T> dweight, dbias;                       // [O, I], [1, O]  of this thread
-  Matrix<T> row;                                  // [1, max(I, O)]
-  Matrix<T> merged[Group::kMax], d[Group::kMax];  // [O, I] W_p and D of each adapter of a group
-  std::vector<Matrix<T>> slots;                   // see FactorSums
+  Right<T> weight, b;                    // [O, I] above [r, I]
+  Right<T> a, b_t;                       // [O, r] alpha A_p, [I, r] alpha B_p^T
+  Matrix<T> g, x, dx;                    // [R, O] beside room for U [R, r]; [R, I]
+  Matrix<T> mask, dropped, low_rank_dx;  // [R, I]
+  Matrix<T> z;                           // [R, r]
+  Matrix<T> da, db;                      // [O, r], [r, I]  of this adapter
+  Matrix<T> dweight, dbias;              // [O, I], [1, O]  of this thread
+  Matrix<T> row;                         // [1, max(I, O)]
+  Right<T> merged[Group::kMax];          // [O, I] W_p of each adapter of a group
+  Matrix<T> d[Group::kMax];              // [O, I] its D
+  PairTiles pairs;
+  std::vector<Matrix<T>> slots;  // see FactorSums
 
-  NallBackwardScratch(Cutter& cut, const NallProblem& p, int64_t group, const FactorSums<S>& sums)
-      : weight(cut.packed<T>(p.out + p.rank, p.in)),
-        b(weight.from(p.out, 0)),
-        a(cut.matrix<T>(p.out, p.rank)),
-        b_t(cut.packed<T>(p.in, p.rank)),
+  NallBackwardScratch(Cutter& cut, const NallProblem& p, int64_t group, const FactorSums<S>& sums, bool with_pairs)
+      : weight(cut, p.out + p.rank, p.in, with_pairs),
+        b(cut, weight.wide.from(p.out, 0), p.rank, p.in, with_pairs),
+        a(cut, cut.matrix<T>(p.out, p.rank), p.out, p.rank, with_pairs),
+        b_t(cut, p.in, p.rank, with_pairs),
         g(cut.matrix<T>(kRowBlock, p.out + padded<T>(p.rank))),
         x(cut.matrix<T>(kRowBlock, p.in)),
         dx(cut.matrix<T>(kRowBlock, p.in)),
@@ -53,9 +55,10 @@ struct NallBackwardScratch {
         dweight(cut.matrix<T>(p.out, p.in)),
         dbias(cut.matrix<T>(1, p.out)),
         row(cut.matrix<T>(1, p.in > p.out ? p.in : p.out)),
+        pairs(cut, (p.in > p.out ? p.in : p.out) + padded<T>(p.rank), with_pairs),
         slots(sums.cut(cut)) {
     for (int64_t k = 0; k < group; ++k) {
-      merged[k] = cut.packed<T>(p.out, p.in);
+      merged[k] = Right<T>(cut, p.out, p.in, with_pairs);
       d[k] = cut.matrix<T>(p.out, p.in);
     }
   }
@@ -79,9 +82,9 @@ class NallBackward {
         group_(merge(p.rows) ? nall_backward_group<T>(p) : 1),
         factor_sums_(schedule, {{out.A, p.out, p.rank}, {out.B, p.rank, p.in}}) {
     Cutter count(nullptr);
-    Scratch needed(count, p, group_, factor_sums_);
+    Scratch needed(count, p, group_, factor_sums_, kPairs<S>);
     Cutter cut(scratch_slab(count.used() * size_t(schedule.threads())));
-    for (int t = 0; t < schedule.threads(); ++t) scratch_.emplace_back(cut, p, group_, factor_sums_);
+    for (int t = 0; t < schedule.threads(); ++t) scratch_.emplace_back(cut, p, group_, factor_sums_, kPairs<S>);
   }
 
   void run() {
@@ -103,12 +106,13 @@ class NallBackward {
 
   void work(int thread) {
     const Scratch& s = scratch_[size_t(thread)];
-    load_matrix(static_cast<const S*>(p_.weight), p_.out, p_.in, T(1), s.weight);
+    load_matrix(static_cast<const S*>(p_.weight), p_.out, p_.in, T(1), s.weight.wide);
+    s.weight.template written<S>(0, p_.out, p_.in);
     fill_zero(s.dweight, p_.out);
     fill_zero(s.dbias, 1);
     int64_t waiting = 0;  // rows in the tile, of as many units as it holds, that dW has yet to get
     const auto add_to_dweight = [&](Prefetch next) {
-      gemm(p_.out, p_.in, waiting, s.g.transposed(), s.x, s.dweight, s.dweight, next);
+      transposed_times<S>(p_.out, p_.in, waiting, s.g, s.x, s.dweight, s.dweight, s.pairs, next);
       waiting = 0;
     };
 
@@ -116,7 +120,10 @@ class NallBackward {
       const bool merged = merge(schedule_.rows_of(group.segments[0].adapter));
       for (int k = 0; k < group.size; ++k) {
         load_adapter(s, group.segments[k].adapter);
-        if (merged && out_.x) gemm(p_.out, p_.in, p_.rank, s.a.left(), s.b, s.weight, s.merged[k]);
+        if (merged && out_.x) {
+          gemm(p_.out, p_.in, p_.rank, s.a.wide.left(), s.b.wide, s.weight.wide, s.merged[k].wide);
+          s.merged[k].template written<S>(0, p_.out, p_.in);
+        }
       }
       group.for_each_unit([&](int k, int64_t u, int64_t next_u) {
         const bool first = u == group.segments[k].first;
@@ -134,8 +141,8 @@ class NallBackward {
       for (int k = 0; k < group.size && factors_; ++k) {
         if (merged) {
           load_adapter(s, group.segments[k].adapter);
-          gemm(p_.out, p_.rank, p_.in, s.d[k].left(), s.b_t, kNothing, s.da);
-          gemm(p_.rank, p_.in, p_.out, s.a.transposed(), s.d[k], kNothing, s.db);
+          gemm(p_.out, p_.rank, p_.in, s.d[k].left(), s.b_t.wide, kNothing, s.da);
+          gemm(p_.rank, p_.in, p_.out, s.a.wide.transposed(), s.d[k], kNothing, s.db);
           if (out_.weight) add(s.d[k], p_.out, s.dweight);
         }
         const Matrix<T> sums[] = {s.da, s.db};
@@ -147,9 +154,15 @@ class NallBackward {
 
   void load_adapter(const Scratch& s, int64_t adapter) const {
     const S* B = static_cast<const S*>(p_.B) + adapter * p_.B_stride;
-    load_matrix(static_cast<const S*>(p_.A) + adapter * p_.A_stride, p_.out, p_.rank, T(p_.alpha), s.a);
-    load_matrix(B, p_.rank, p_.in, T(1), s.b);
-    load_transposed(B, p_.rank, p_.in, T(p_.alpha), s.b_t);
+    load_matrix(static_cast<const S*>(p_.A) + adapter * p_.A_stride, p_.out, p_.rank, T(p_.alpha), s.a.wide);
+    load_matrix(B, p_.rank, p_.in, T(1), s.b.wide);
+    load_transposed(B, p_.rank, p_.in, T(p_.alpha), s.b_t.wide);
+    s.a.template written<S>(0, p_.out, p_.rank);
+    s.b_t.template written<S>(0, p_.in, p_.rank);
+    if (dropout_.active())
+      s.b.template written<S>(0, p_.rank, p_.in);
+    else
+      s.weight.template written<S>(p_.out, p_.out + p_.rank, p_.in);
   }
 
   void load_unit(const Scratch& s, const Schedule::Unit& unit, Matrix<T> x, Matrix<T> g) const {
@@ -170,11 +183,12 @@ class NallBackward {
     const int64_t rows = unit.end - unit.begin;
     if (out_.x) {
       const Matrix<T> dx = dx_rows(s, unit);
-      gemm(rows, p_.in, p_.out, g.left(), s.merged[k], kNothing, dx, prefetch_inputs(p_, next));
+      rows_times<S>(rows, p_.in, p_.out, g, s.merged[k], kNothing, dx, s.pairs, prefetch_inputs(p_, next));
       store_dx(dx, unit);
     }
     if (factors_)
-      gemm(p_.out, p_.in, rows, g.transposed(), x, first ? kNothing : s.d[k], s.d[k], prefetch_gradient(next));
+      transposed_times<S>(p_.out, p_.in, rows, g, x, first ? kNothing : s.d[k], s.d[k], s.pairs,
+                          prefetch_gradient(next));
   }
 
   Prefetch prefetch_gradient(const NextUnit<S>& next) const {
@@ -208,13 +222,13 @@ class NallBackward {
         for (int64_t j = p_.in; j < padded<T>(p_.in); ++j) dropped[j] = 0;
       }
     }
-    if (out_.x || factors_) gemm(rows, p_.rank, p_.out, g.left(), s.a, kNothing, u);
+    if (out_.x || factors_) rows_times<S>(rows, p_.rank, p_.out, g, s.a, kNothing, u, s.pairs);
     if (out_.x) {
       const Matrix<T> dx = dropout_.active() ? s.dx : dx_rows(s, unit);
-      gemm(rows, p_.in, dropout_.active() ? p_.out : p_.out + p_.rank, g.left(), s.weight, kNothing, dx,
-           prefetch_inputs(p_, next));
+      rows_times<S>(rows, p_.in, dropout_.active() ? p_.out : p_.out + p_.rank, g, s.weight, kNothing, dx, s.pairs,
+                    prefetch_inputs(p_, next));
       if (dropout_.active()) {
-        gemm(rows, p_.in, p_.rank, u.left(), s.b, kNothing, s.low_rank_dx);
+        rows_times<S>(rows, p_.in, p_.rank, u, s.b, kNothing, s.low_rank_dx, s.pairs);
         for (int64_t i = 0; i < rows; ++i)
           for (int64_t j = 0; j < p_.in; ++j)
             s.dx.row(i)[j] += s.mask.row(i)[j] == 0 ? T(0) : s.mask.row(i)[j] * s.low_rank_dx.row(i)[j];
@@ -222,9 +236,9 @@ class NallBackward {
       store_dx(dx, unit);
     }
     if (factors_) {
-      gemm(rows, p_.rank, p_.in, low_rank_x.left(), s.b_t, kNothing, s.z);
-      gemm(p_.out, p_.rank, rows, g.transposed(), s.z, first ? kNothing : s.da, s.da);
-      gemm(p_.rank, p_.in, rows, u.transposed(), low_rank_x, first ? kNothing : s.db, s.db);
+      rows_times<S>(rows, p_.rank, p_.in, low_rank_x, s.b_t, kNothing, s.z, s.pairs);
+      transposed_times<S>(p_.out, p_.rank, rows, g, s.z, first ? kNothing : s.da, s.da, s.pairs);
+      transposed_times<S>(p_.rank, p_.in, rows, u, low_rank_x, first ? kNothing : s.db, s.db, s.pairs);
     }
   }
 

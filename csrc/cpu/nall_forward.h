@@ -7,18 +7,15 @@
 // rows by it; or, for few rows or with dropout on the low-rank path, z = dropout(x) B_p^T and, as one product,
 // y = [x z] [W alpha A_p]^T: z stands behind x in the tile, alpha A_p^T below W^T.
 //
-// bf16 is multiplied as it is where the instruction set has a dot product for it (dot.h): the matrices are made in fp32
-// as for the others, W_p and z are rounded once, and the sums stay fp32.
+// bf16 is multiplied as it is where the instruction set can (products.h); x then goes from memory into pairs directly.
 #pragma once
 
 #include <type_traits>
 #include <vector>
 
-#include "kernels.h"
 #include "next_unit.h"
 #include "parallel.h"
-#include "scratch.h"
-#include "tile.h"
+#include "products.h"
 
 namespace stlora::cpu::STLORA_ISA {
 
@@ -88,7 +85,6 @@ template <typename S>
 class NallForward {
   using T = Compute<S>;
   using Scratch = NallForwardScratch<T>;
-  static constexpr bool kPairs = kHasDot && std::is_same_v<S, bf16>;
 
  public:
   NallForward(const NallProblem& p, const Schedule& schedule, void* y)
@@ -98,9 +94,9 @@ class NallForward {
         dropout_(low_rank_dropout<T>(p)),
         group_(merge(p.rows) ? nall_forward_group<T>(p) : 1) {
     Cutter count(nullptr);
-    Scratch needed(count, p, group_, kPairs);
+    Scratch needed(count, p, group_, kPairs<S>);
     Cutter cut(scratch_slab(count.used() * size_t(schedule.threads())));
-    for (int t = 0; t < schedule.threads(); ++t) scratch_.emplace_back(cut, p, group_, kPairs);
+    for (int t = 0; t < schedule.threads(); ++t) scratch_.emplace_back(cut, p, group_, kPairs<S>);
   }
 
   void run() {
@@ -114,7 +110,7 @@ class NallForward {
     const Scratch& s = scratch_[size_t(thread)];
     load_transposed(static_cast<const S*>(p_.weight), p_.out, p_.in, T(1), s.weight_t);
     if (p_.bias) load_row(static_cast<const S*>(p_.bias), 1, p_.out, s.bias.data);
-    if constexpr (kPairs) pair_rows(s.weight_t, p_.in, p_.out, s.weight_pairs);
+    if constexpr (kPairs<S>) pair_rows(s.weight_t, p_.in, p_.out, s.weight_pairs);
     schedule_.for_each_group(thread, group_, [&](const Group& group) {
       const bool merged = merge(schedule_.rows_of(group.segments[0].adapter));
       for (int k = 0; k < group.size; ++k) prepare(s, group.segments[k].adapter, merged ? k : kLowRank);
@@ -131,10 +127,10 @@ class NallForward {
     if (k != kLowRank) {
       load_matrix(B, p_.rank, p_.in, T(1), s.b);
       gemm(p_.in, p_.out, p_.rank, s.b.transposed(), s.a_t, s.weight_t, s.merged_t[k]);
-      if constexpr (kPairs) pair_rows(s.merged_t[k], p_.in, p_.out, s.merged_pairs[k]);
+      if constexpr (kPairs<S>) pair_rows(s.merged_t[k], p_.in, p_.out, s.merged_pairs[k]);
     } else {
       load_transposed(B, p_.rank, p_.in, T(1), s.b_t);
-      if constexpr (kPairs) {
+      if constexpr (kPairs<S>) {
         pair_rows(s.a_t, p_.rank, p_.out, s.weight_pairs.from((p_.in + 1) / 2, 0));
         pair_rows(s.b_t, p_.in, p_.rank, s.b_pairs);
       }
@@ -149,7 +145,7 @@ class NallForward {
     Matrix<T> y = s.y;
     if constexpr (std::is_same_v<S, T>)
       if (direct) y = {y_rows, p_.nodes * p_.out};
-    if constexpr (kPairs)
+    if constexpr (kPairs<S>)
       multiply_pairs(s, unit, k, y, prefetch_inputs(p_, next));
     else
       multiply(s, unit, k, y, prefetch_inputs(p_, next));

@@ -22,17 +22,20 @@ int64_t nsp_backward_group(const NspProblem& p) {  // each keeps its W_lp and D 
 template <typename S>
 struct NspBackwardScratch {
   using T = Compute<S>;
-  std::vector<Matrix<T>> weight, dweight;  // L x [D, D] above [r, D] B_p; L x [D, D] of this thread
-  std::vector<Matrix<T>> a, b_t;           // L x [D, r] alpha A_p, alpha B_p^T
-  std::vector<Matrix<T>> merged, d;        // group x L x [D, D]
-  std::vector<Matrix<T>> factors;          // dA [D, r], dB [r, D] of layer 0, then of layer 1, ...: this adapter's
-  Matrix<T> norm_weight, dnorm, dbias;     // [L, D]; sums of this thread
-  Matrix<T> g, u;                          // [R, D] beside [R, r]
-  Matrix<T> h, f, s, z, ds;                // [R, D]; z [R, r]
-  Matrix<T> inverse, dnorm_tile;           // [1, R] 1 / rms, [1, D]
-  std::vector<Matrix<T>> slots;            // see FactorSums
+  std::vector<Right<T>> weight;         // L x [D, D] above [r, D] B_p
+  std::vector<Right<T>> a, b_t;         // L x [D, r] alpha A_p, alpha B_p^T
+  std::vector<Right<T>> merged;         // group x L x [D, D]
+  std::vector<Matrix<T>> d;             // group x L x [D, D]
+  std::vector<Matrix<T>> dweight;       // L x [D, D] of this thread
+  std::vector<Matrix<T>> factors;       // dA [D, r], dB [r, D] of layer 0, then of layer 1, ...: this adapter's
+  Matrix<T> norm_weight, dnorm, dbias;  // [L, D]; sums of this thread
+  Matrix<T> g, u;                       // [R, D] beside [R, r]
+  Matrix<T> h, f, s, z, ds;             // [R, D]; z [R, r]
+  Matrix<T> inverse, dnorm_tile;        // [1, R] 1 / rms, [1, D]
+  PairTiles pairs;
+  std::vector<Matrix<T>> slots;  // see FactorSums
 
-  NspBackwardScratch(Cutter& cut, const NspProblem& p, int64_t group, const FactorSums<S>& sums)
+  NspBackwardScratch(Cutter& cut, const NspProblem& p, int64_t group, const FactorSums<S>& sums, bool with_pairs)
       : norm_weight(cut.matrix<T>(p.depth, p.features)),
         dnorm(cut.matrix<T>(p.depth, p.features)),
         dbias(cut.matrix<T>(p.depth, p.features)),
@@ -45,19 +48,20 @@ struct NspBackwardScratch {
         ds(cut.matrix<T>(kRowBlock, p.features)),
         inverse(cut.matrix<T>(1, kRowBlock)),
         dnorm_tile(cut.matrix<T>(1, p.features)),
+        pairs(cut, p.features + padded<T>(max_rank(p)), with_pairs),
         slots(sums.cut(cut)) {
     const int64_t D = p.features;
     for (int64_t l = 0; l < p.depth; ++l) {
       const int64_t rank = p.layers[l].rank;
-      weight.push_back(cut.packed<T>(D + rank, D));
+      weight.emplace_back(cut, D + rank, D, with_pairs);
       dweight.push_back(cut.matrix<T>(D, D));
-      a.push_back(cut.matrix<T>(D, rank));
-      b_t.push_back(cut.packed<T>(D, rank));
+      a.emplace_back(cut, cut.matrix<T>(D, rank), D, rank, with_pairs);
+      b_t.emplace_back(cut, D, rank, with_pairs);
       factors.push_back(cut.matrix<T>(D, rank));
       factors.push_back(cut.matrix<T>(rank, D));
     }
     for (int64_t m = 0; m < group * p.depth; ++m) {
-      merged.push_back(cut.packed<T>(D, D));
+      merged.emplace_back(cut, D, D, with_pairs);
       d.push_back(cut.matrix<T>(D, D));
     }
   }
@@ -81,9 +85,9 @@ class NspBackward {
         group_(merge(p.rows) ? nsp_backward_group<T>(p) : 1),
         factor_sums_(schedule, factor_outputs(p, out)) {
     Cutter count(nullptr);
-    Scratch needed(count, p, group_, factor_sums_);
+    Scratch needed(count, p, group_, factor_sums_, kPairs<S>);
     Cutter cut(scratch_slab(count.used() * size_t(schedule.threads())));
-    for (int t = 0; t < schedule.threads(); ++t) scratch_.emplace_back(cut, p, group_, factor_sums_);
+    for (int t = 0; t < schedule.threads(); ++t) scratch_.emplace_back(cut, p, group_, factor_sums_, kPairs<S>);
   }
 
   void run() {
@@ -121,7 +125,8 @@ class NspBackward {
     fill_zero(s.dnorm, p_.depth);
     fill_zero(s.dbias, p_.depth);
     for (int64_t l = lowest_; l < p_.depth; ++l) {
-      load_matrix(static_cast<const S*>(p_.layers[l].weight), D, D, T(1), s.weight[size_t(l)]);
+      load_matrix(static_cast<const S*>(p_.layers[l].weight), D, D, T(1), s.weight[size_t(l)].wide);
+      s.weight[size_t(l)].template written<S>(0, D, D);
       load_row(static_cast<const S*>(p_.layers[l].norm_weight), 1, D, s.norm_weight.row(l));
     }
     for (int64_t l = 0; l < p_.depth; ++l) fill_zero(s.dweight[size_t(l)], D);
@@ -130,9 +135,7 @@ class NspBackward {
       for (int k = 0; k < group.size; ++k)
         for (int64_t l = lowest_; l < p_.depth; ++l) {
           load_adapter(s, group.segments[k].adapter, l);
-          if (merged && wants_inputs(l))
-            gemm(D, D, p_.layers[l].rank, s.a[size_t(l)].left(), s.weight[size_t(l)].from(D, 0), s.weight[size_t(l)],
-                 s.merged[size_t(k * p_.depth + l)]);
+          if (merged && wants_inputs(l)) merge_adapter(s, l, s.merged[size_t(k * p_.depth + l)]);
         }
       group.for_each_unit([&](int k, int64_t u, int64_t next) {
         unit(s, schedule_.unit(u), merged ? k : -1, u == group.segments[k].first,
@@ -149,9 +152,20 @@ class NspBackward {
     const NspLayer& layer = p_.layers[l];
     const int64_t D = p_.features;
     const S* B = static_cast<const S*>(layer.B) + adapter * layer.B_stride;
-    load_matrix(static_cast<const S*>(layer.A) + adapter * layer.A_stride, D, layer.rank, T(p_.alpha), s.a[size_t(l)]);
-    load_matrix(B, layer.rank, D, T(1), s.weight[size_t(l)].from(D, 0));
-    load_transposed(B, layer.rank, D, T(p_.alpha), s.b_t[size_t(l)]);
+    const Right<T>&weight = s.weight[size_t(l)], &a = s.a[size_t(l)], &b_t = s.b_t[size_t(l)];
+    load_matrix(static_cast<const S*>(layer.A) + adapter * layer.A_stride, D, layer.rank, T(p_.alpha), a.wide);
+    load_matrix(B, layer.rank, D, T(1), weight.wide.from(D, 0));
+    load_transposed(B, layer.rank, D, T(p_.alpha), b_t.wide);
+    a.template written<S>(0, D, layer.rank);
+    b_t.template written<S>(0, D, layer.rank);
+    weight.template written<S>(D, D + layer.rank, D);
+  }
+
+  void merge_adapter(const Scratch& s, int64_t l, const Right<T>& merged) const {
+    const int64_t D = p_.features;
+    const Matrix<T> weight = s.weight[size_t(l)].wide;
+    gemm(D, D, p_.layers[l].rank, s.a[size_t(l)].wide.left(), weight.from(D, 0), weight, merged.wide);
+    merged.template written<S>(0, D, D);
   }
 
   // What D of an adapter says, in the merged order.
@@ -161,15 +175,14 @@ class NspBackward {
     const Matrix<T> d = s.d[size_t(k * p_.depth + l)];
     if (group_ > 1) load_adapter(s, adapter, l);
     if (out_[l].weight) add(d, D, s.dweight[size_t(l)]);
-    gemm(D, rank, D, d.left(), s.b_t[size_t(l)], kNothing, s.factors[size_t(2 * l)]);
-    gemm(rank, D, D, s.a[size_t(l)].transposed(), d, kNothing, s.factors[size_t(2 * l + 1)]);
+    gemm(D, rank, D, d.left(), s.b_t[size_t(l)].wide, kNothing, s.factors[size_t(2 * l)]);
+    gemm(rank, D, D, s.a[size_t(l)].wide.transposed(), d, kNothing, s.factors[size_t(2 * l + 1)]);
   }
 
   // G of the tile through all layers; k is the adapter's place in the group, -1 in the low-rank order.
   void unit(const Scratch& s, const Schedule::Unit& unit, int k, bool first, const NextUnit<S>& next) const {
     const int64_t D = p_.features, rows = unit.end - unit.begin;
-    for (int64_t i = 0; i < rows; ++i)
-      load_row(element<S>(grad_, unit.begin + i, unit.slot), grad_.feature, D, s.g.row(i));
+    load_rows<S>(grad_, unit.begin, unit.slot, rows, D, s.g);
     for (int64_t l = p_.depth - 1; l >= lowest_; --l) {
       const Sigma<T> sigma(p_, l, s.norm_weight.row(l));
       const Matrix<const T> h = load_sigma(s, sigma, unit, l);
@@ -180,32 +193,31 @@ class NspBackward {
         low_rank_layer(s, rows, l, first, prefetch(next, l));
       if (wants_inputs(l)) sigma.backward(h, s.inverse.data, s.f, s.ds, rows, s.dnorm_tile.data, s.dnorm.row(l), s.g);
     }
-    for (int64_t i = 0; i < rows && dh_; ++i)
-      store_row(s.g.row(i), D, dh_ + ((unit.begin + i) * p_.nodes + unit.slot) * D);
+    if (dh_) store_rows(s.g, rows, D, dh_ + (unit.begin * p_.nodes + unit.slot) * D, p_.nodes * D);
   }
 
   void merged_layer(const Scratch& s, int64_t rows, int64_t l, int k, bool first, Prefetch next) const {
     const int64_t D = p_.features;
     const size_t m = size_t(k * p_.depth + l);
     if (wants_factors(l))
-      gemm(D, D, rows, s.g.transposed(), s.s, first ? kNothing : s.d[m], s.d[m]);
+      transposed_times<S>(D, D, rows, s.g, s.s, first ? kNothing : s.d[m], s.d[m], s.pairs);
     else if (out_[l].weight)
-      gemm(D, D, rows, s.g.transposed(), s.s, s.dweight[size_t(l)], s.dweight[size_t(l)]);
-    if (wants_inputs(l)) gemm(rows, D, D, s.g.left(), s.merged[m], kNothing, s.ds, next);
+      transposed_times<S>(D, D, rows, s.g, s.s, s.dweight[size_t(l)], s.dweight[size_t(l)], s.pairs);
+    if (wants_inputs(l)) rows_times<S>(rows, D, D, s.g, s.merged[m], kNothing, s.ds, s.pairs, next);
   }
 
   void low_rank_layer(const Scratch& s, int64_t rows, int64_t l, bool first, Prefetch next) const {
     const int64_t D = p_.features, rank = p_.layers[l].rank;
     const size_t layer = size_t(l);
-    if (wants_factors(l) || wants_inputs(l)) gemm(rows, rank, D, s.g.left(), s.a[layer], kNothing, s.u);
-    if (out_[l].weight) gemm(D, D, rows, s.g.transposed(), s.s, s.dweight[layer], s.dweight[layer]);
+    if (wants_factors(l) || wants_inputs(l)) rows_times<S>(rows, rank, D, s.g, s.a[layer], kNothing, s.u, s.pairs);
+    if (out_[l].weight) transposed_times<S>(D, D, rows, s.g, s.s, s.dweight[layer], s.dweight[layer], s.pairs);
     if (wants_factors(l)) {
       const Matrix<T> da = s.factors[2 * layer], db = s.factors[2 * layer + 1];
-      gemm(rows, rank, D, s.s.left(), s.b_t[layer], kNothing, s.z);
-      gemm(D, rank, rows, s.g.transposed(), s.z, first ? kNothing : da, da);
-      gemm(rank, D, rows, s.u.transposed(), s.s, first ? kNothing : db, db);
+      rows_times<S>(rows, rank, D, s.s, s.b_t[layer], kNothing, s.z, s.pairs);
+      transposed_times<S>(D, rank, rows, s.g, s.z, first ? kNothing : da, da, s.pairs);
+      transposed_times<S>(rank, D, rows, s.u, s.s, first ? kNothing : db, db, s.pairs);
     }
-    if (wants_inputs(l)) gemm(rows, D, D + rank, s.g.left(), s.weight[layer], kNothing, s.ds, next);
+    if (wants_inputs(l)) rows_times<S>(rows, D, D + rank, s.g, s.weight[layer], kNothing, s.ds, s.pairs, next);
   }
 
   // The layer's input of a tile, and from it s, f and 1 / rms.

@@ -10,10 +10,9 @@
 
 #include <vector>
 
-#include "kernels.h"
 #include "next_unit.h"
 #include "parallel.h"
-#include "scratch.h"
+#include "products.h"
 #include "sigma.h"
 
 namespace stlora::cpu::STLORA_ISA {
@@ -40,13 +39,14 @@ int64_t nsp_forward_group(const NspProblem& p) {  // each keeps its W_lp of all 
 
 template <typename T>
 struct NspForwardScratch {
-  std::vector<Matrix<T>> weight_t;   // L x [D, D] W^T above [r, D] alpha A_p^T
-  std::vector<Matrix<T>> b_t;        // L x [D, r]
-  std::vector<Matrix<T>> merged_t;   // group x L x [D, D]
+  std::vector<Right<T>> weight_t;    // L x [D, D] W^T above [r, D] alpha A_p^T
+  std::vector<Right<T>> b_t;         // L x [D, r]
+  std::vector<Right<T>> merged_t;    // group x L x [D, D]
   Matrix<T> bias, norm_weight;       // [L, D]
   Matrix<T> b, h, s, z, f, inverse;  // [r, D], [R, D], [R, D] beside [R, r], [1, D], [1, R] 1 / rms
+  PairTiles pairs;
 
-  NspForwardScratch(Cutter& cut, const NspProblem& p, int64_t group)
+  NspForwardScratch(Cutter& cut, const NspProblem& p, int64_t group, bool with_pairs)
       : bias(cut.matrix<T>(p.depth, p.features)),
         norm_weight(cut.matrix<T>(p.depth, p.features)),
         b(cut.matrix<T>(max_rank(p), p.features)),
@@ -54,12 +54,14 @@ struct NspForwardScratch {
         s(cut.matrix<T>(kRowBlock, p.features + padded<T>(max_rank(p)))),
         z(s.from(0, p.features)),
         f(cut.matrix<T>(1, p.features)),
-        inverse(cut.matrix<T>(1, kRowBlock)) {
+        inverse(cut.matrix<T>(1, kRowBlock)),
+        pairs(cut, p.features + padded<T>(max_rank(p)), with_pairs) {
+    const int64_t D = p.features;
     for (int64_t l = 0; l < p.depth; ++l) {
-      weight_t.push_back(cut.packed<T>(p.features + p.layers[l].rank, p.features));
-      b_t.push_back(cut.packed<T>(p.features, p.layers[l].rank));
+      weight_t.emplace_back(cut, D + p.layers[l].rank, D, with_pairs);
+      b_t.emplace_back(cut, D, p.layers[l].rank, with_pairs);
     }
-    for (int64_t m = 0; m < group * p.depth; ++m) merged_t.push_back(cut.packed<T>(p.features, p.features));
+    for (int64_t m = 0; m < group * p.depth; ++m) merged_t.emplace_back(cut, D, D, with_pairs);
   }
 };
 
@@ -76,9 +78,9 @@ class NspForward {
         saved_(saved),
         group_(merge(p.rows) ? nsp_forward_group<T>(p) : 1) {
     Cutter count(nullptr);
-    Scratch needed(count, p, group_);
+    Scratch needed(count, p, group_, kPairs<S>);
     Cutter cut(scratch_slab(count.used() * size_t(schedule.threads())));
-    for (int t = 0; t < schedule.threads(); ++t) scratch_.emplace_back(cut, p, group_);
+    for (int t = 0; t < schedule.threads(); ++t) scratch_.emplace_back(cut, p, group_, kPairs<S>);
   }
 
   void run() {
@@ -92,7 +94,8 @@ class NspForward {
     const Scratch& s = scratch_[size_t(thread)];
     for (int64_t l = 0; l < p_.depth; ++l) {
       const NspLayer& layer = p_.layers[l];
-      load_transposed(static_cast<const S*>(layer.weight), p_.features, p_.features, T(1), s.weight_t[size_t(l)]);
+      load_transposed(static_cast<const S*>(layer.weight), p_.features, p_.features, T(1), s.weight_t[size_t(l)].wide);
+      s.weight_t[size_t(l)].template written<S>(0, p_.features, p_.features);
       load_row(static_cast<const S*>(layer.norm_weight), 1, p_.features, s.norm_weight.row(l));
       if (layer.bias) load_row(static_cast<const S*>(layer.bias), 1, p_.features, s.bias.row(l));
     }
@@ -106,32 +109,35 @@ class NspForward {
     });
   }
 
-  void prepare(const Scratch& s, int64_t adapter, const Matrix<T>* merged_t) const {
+  void prepare(const Scratch& s, int64_t adapter, const Right<T>* merged_t) const {
     const int64_t D = p_.features;
     for (int64_t l = 0; l < p_.depth; ++l) {
       const NspLayer& layer = p_.layers[l];
-      const Matrix<T> weight_t = s.weight_t[size_t(l)], a_t = weight_t.from(D, 0);
+      const Right<T>& weight_t = s.weight_t[size_t(l)];
+      const Matrix<T> a_t = weight_t.wide.from(D, 0);
       const S* B = static_cast<const S*>(layer.B) + adapter * layer.B_stride;
       load_transposed(static_cast<const S*>(layer.A) + adapter * layer.A_stride, D, layer.rank, T(p_.alpha), a_t);
       if (merged_t) {
         load_matrix(B, layer.rank, D, T(1), s.b);
-        gemm(D, D, layer.rank, s.b.transposed(), a_t, weight_t, merged_t[l]);
+        gemm(D, D, layer.rank, s.b.transposed(), a_t, weight_t.wide, merged_t[l].wide);
+        merged_t[l].template written<S>(0, D, D);
       } else {
-        load_transposed(B, layer.rank, D, T(1), s.b_t[size_t(l)]);
+        load_transposed(B, layer.rank, D, T(1), s.b_t[size_t(l)].wide);
+        s.b_t[size_t(l)].template written<S>(0, D, layer.rank);
+        weight_t.template written<S>(D, D + layer.rank, D);
       }
     }
   }
 
-  void unit(const Scratch& s, const Schedule::Unit& unit, const Matrix<T>* merged_t, const NextUnit<S>& next) const {
+  void unit(const Scratch& s, const Schedule::Unit& unit, const Right<T>* merged_t, const NextUnit<S>& next) const {
     const int64_t D = p_.features, rows = unit.end - unit.begin;
-    for (int64_t i = 0; i < rows; ++i)
-      load_row(element<S>(p_.h, unit.begin + i, unit.slot), p_.h.feature, D, s.h.row(i));
+    load_rows<S>(p_.h, unit.begin, unit.slot, rows, D, s.h);
     for (int64_t l = 0; l < p_.depth; ++l) {
       const int64_t rank = p_.layers[l].rank;
       through_sigma(s, unit, l);
-      if (!merged_t) gemm(rows, rank, D, s.s.left(), s.b_t[size_t(l)], kNothing, s.z);
-      gemm(rows, D, merged_t ? D : D + rank, s.s.left(), merged_t ? merged_t[l] : s.weight_t[size_t(l)], s.h, s.h,
-           prefetch(next, l));
+      if (!merged_t) rows_times<S>(rows, rank, D, s.s, s.b_t[size_t(l)], kNothing, s.z, s.pairs);
+      rows_times<S>(rows, D, merged_t ? D : D + rank, s.s, merged_t ? merged_t[l] : s.weight_t[size_t(l)], s.h, s.h,
+                    s.pairs, prefetch(next, l));
     }
     store_rows(s.h, rows, D, y_ + (unit.begin * p_.nodes + unit.slot) * D, p_.nodes * D);
   }

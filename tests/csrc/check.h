@@ -62,17 +62,14 @@ inline std::vector<Isa> isas() {
   using namespace stlora::cpu;
   std::vector<Isa> all = {{"portable", {&portable::nall_kernels, &portable::nsp_kernels}},
                           {"wide", {&wide::nall_kernels, &wide::nsp_kernels}}};
-#ifdef STLORA_HAVE_AVX2
-  const Isa others[] = {{"avx2", {&avx2::nall_kernels, &avx2::nsp_kernels}},
-                        {"avx512", {&avx512::nall_kernels, &avx512::nsp_kernels}},
-                        {"avx512_bf16", {&avx512_bf16_nall_kernels(), &avx512::nsp_kernels}}};
-  for (const Isa& isa : others) {
-    if (isa_supported(isa.name))
-      all.push_back(isa);
-    else
-      std::printf("%s: not offered by this machine, skipped\n", isa.name);
+  for (const char* name : {"avx2", "avx512", "avx512_bf16"}) {
+    if (isa_supported(name)) {
+      select_isa(name);
+      all.push_back({name, kernels()});
+    } else {
+      std::printf("%s: not offered by this machine, skipped\n", name);
+    }
   }
-#endif
   return all;
 }
 

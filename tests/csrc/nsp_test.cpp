@@ -1,6 +1,7 @@
 // The NSP stack without Python, run under sanitizers: the forward pass against plain loops in double, the backward
 // pass against differences of the loss along a random direction.
 #include <cmath>
+#include <type_traits>
 
 #include "check.h"
 
@@ -47,7 +48,8 @@ Tensors make(const Case& c, uint64_t seed, double scale = 1.0) {
 
 template <typename T>
 struct Run {
-  std::vector<T> h, grad, y, saved, dh;
+  std::vector<T> h, grad, y, dh;
+  std::vector<std::conditional_t<sizeof(T) == 8, double, float>> saved;
   struct LayerOf {
     std::vector<T> norm_weight, weight, bias, A, B;
   };
@@ -60,7 +62,7 @@ Run<T> run(const Case& c, const Tensors& t, const cpu::NspKernels& kernels, int 
   Run<T> r{converted<T>(t.h), converted<T>(t.grad), {}, {}, {}, {}, {}};
   r.y.assign(r.h.size(), nan);
   r.dh.assign(r.h.size(), nan);
-  r.saved.assign(size_t(c.N * (c.L - 1) * c.M * c.D), nan);
+  r.saved.assign(size_t(c.N * (c.L - 1) * c.M * c.D), std::nanf(""));
   for (const Layer& l : t.layers) {
     r.layers.push_back({converted<T>(l.norm_weight), converted<T>(l.weight), converted<T>(l.bias), converted<T>(l.A),
                         converted<T>(l.B)});
@@ -133,6 +135,46 @@ double largest_error(const Array& truth, const std::vector<float>& got) {
   return worst / scale;
 }
 
+// Of all numbers together: one that is 0 but for rounding takes the other branch of the leaky ReLU.
+template <typename T>
+double distance(const std::vector<double>& truth, const std::vector<T>& got) {
+  double difference = 0, size = 1e-6;
+  for (size_t i = 0; i < truth.size(); ++i) {
+    difference += (double(got[i]) - truth[i]) * (double(got[i]) - truth[i]);
+    size += truth[i] * truth[i];
+  }
+  return std::sqrt(difference / size);
+}
+
+void test_bf16(const Case& c, const check::Isa& isa, int threads) {
+  using check::Bf16;
+  Tensors t = make(c, 1);
+  const auto round = [](Array& a) {
+    for (double& v : a) v = double(Bf16(v));  // what the kernel is given, exactly
+  };
+  round(t.h), round(t.grad);
+  for (Layer& l : t.layers)
+    for (Array* a : {&l.norm_weight, &l.weight, &l.bias, &l.A, &l.B}) round(*a);
+  const Run<double> truth = run<double>(c, t, *isa.kernels.nsp, threads, DType::f64);
+  const Run<Bf16> got = run<Bf16>(c, t, *isa.kernels.nsp, threads, DType::bf16);
+  const double tolerance = c.L == 1 ? 0.005 : 0.06;  // through several layers, with the branches above
+  const auto close = [&](const char* what, const std::vector<double>& expected, const std::vector<Bf16>& given) {
+    const double d = distance(expected, given);
+    check::that(d < tolerance, c.name() + " " + isa.name + " bf16 " + what + " by " + std::to_string(d));
+  };
+  close("y", truth.y, got.y);
+  close("dh", truth.dh, got.dh);
+  for (int64_t l = 0; l < c.L; ++l) {
+    const auto& expected = truth.gradients[size_t(l)];
+    const auto& given = got.gradients[size_t(l)];
+    close("dnorm_weight", expected.norm_weight, given.norm_weight);
+    close("dweight", expected.weight, given.weight);
+    close("dbias", expected.bias, given.bias);
+    close("dA", expected.A, given.A);
+    close("dB", expected.B, given.B);
+  }
+}
+
 Tensors moved(const Tensors& t, const Tensors& direction, double step) {
   Tensors result = t;
   auto move = [step](Array& a, const Array& d) {
@@ -188,11 +230,12 @@ int main() {
   const Case cases[] = {
       {1, 1, 1, 1, 1, 1, false, 0},    {5, 3, 7, 2, 2, 3, false, 0},        {65, 4, 33, 5, 3, 4, false, 0.3},
       {90, 6, 20, 3, 2, 4, true, 0.2}, {1100, 2, 40, 4, 2, 2, false, 0.1},  {0, 3, 4, 2, 2, 3, false, 0},
-      {4, 0, 4, 2, 2, 0, false, 0},    {200, 11, 16, 3, 2, 11, false, 0.1},
+      {4, 0, 4, 2, 2, 0, false, 0},    {200, 11, 16, 3, 2, 11, false, 0.1}, {65, 4, 33, 5, 1, 4, false, 0.3},
+      {9, 4, 33, 5, 1, 4, false, 0.3}, {90, 6, 20, 3, 1, 4, true, 0},
   };
   for (const check::Isa& isa : check::isas()) {
     for (const Case& c : cases)
-      for (int threads : {1, 3}) test(c, isa, threads);
+      for (int threads : {1, 3}) test(c, isa, threads), test_bf16(c, isa, threads);
     std::printf("%s: done\n", isa.name);
   }
   return check::summary();

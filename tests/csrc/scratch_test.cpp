@@ -21,7 +21,7 @@ void nall(int64_t in, int64_t out, int64_t rank) {
   const int64_t bound = (6 * I * O + 8 * r * (I + O) + 1000 * (I + O + r) + (1 << 17)) * int64_t(sizeof(T));
   Cutter forward(nullptr), backward(nullptr);
   NallForwardScratch<T>(forward, p, nall_forward_group<T>(p), true);
-  NallBackwardScratch<S>(backward, p, nall_backward_group<T>(p), sums);
+  NallBackwardScratch<S>(backward, p, nall_backward_group<T>(p), sums, true);
   const std::string name = "scratch of nall " + std::to_string(in) + " " + std::to_string(out) + " " +
                            std::to_string(rank) + " of " + std::to_string(bound) + ": ";
   check::that(int64_t(forward.used()) <= bound, name + std::to_string(forward.used()));
@@ -45,8 +45,8 @@ void nsp(int64_t features, int64_t rank, int64_t depth) {
   const int64_t D = up(features), r = up(rank);
   const int64_t bound = (6 * depth * D * (D + 4 * r) + 1000 * (D + r + depth) + (1 << 17)) * int64_t(sizeof(T));
   Cutter forward(nullptr), backward(nullptr);
-  NspForwardScratch<T>(forward, p, nsp_forward_group<T>(p));
-  NspBackwardScratch<S>(backward, p, nsp_backward_group<T>(p), sums);
+  NspForwardScratch<T>(forward, p, nsp_forward_group<T>(p), true);
+  NspBackwardScratch<S>(backward, p, nsp_backward_group<T>(p), sums, true);
   const std::string name = "scratch of nsp " + std::to_string(features) + " " + std::to_string(rank) + " " +
                            std::to_string(depth) + " of " + std::to_string(bound) + ": ";
   check::that(int64_t(forward.used()) <= bound, name + std::to_string(forward.used()));
