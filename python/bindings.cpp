@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "fits.h"
+#include "plain.h"
 #include "stlora/isa.h"
 #include "stlora/nall.h"
 #include "stlora/nsp.h"
@@ -125,7 +125,7 @@ PYBIND11_MODULE(_C, module) {
              "Use this instruction set: avx512_bf16, avx512, avx2 or portable.");
   module.def("isa_supported", &stlora::cpu::isa_supported, "Is it built in, and does this machine offer it?");
   module.def("all_plain", &all_plain, "Are these tensors nothing more than their memory?");
-  module.def("nall_fits", &stlora::python::nall_fits, "Do these arguments make a NALL? A no may be a yes.");
+  module.def("plain_nall", &stlora::python::plain_nall, "Are these a NALL, of plain tensors? A no may be a yes.");
   module.def("nall_forward", &nall_forward);
   module.def("nall_backward", &nall_backward);
   module.def("nsp_forward", &nsp_forward);

@@ -8,7 +8,7 @@ namespace {
 
 Schedule schedule(const NallProblem& p, int threads) {
   const double products = double(p.in) * double(p.out) + double(p.rank) * double(p.in + p.out);
-  const double flop = double(p.rows) * double(p.nodes) * (2 * products + kFlopPerRow);
+  const double flop = double(p.rows) * double(p.nodes) * (2 * products + row_flop(p.in + p.out));
   return {p.rows, p.nodes, p.adapters, p.node_index, kRowBlock, flop, threads};
 }
 

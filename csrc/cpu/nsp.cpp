@@ -8,7 +8,7 @@ namespace {
 
 Schedule schedule(const NspProblem& p, int threads) {
   const double products = double(p.features) * double(p.features);
-  const double flop = double(p.rows) * double(p.nodes) * (2 * products + kFlopPerRow) * double(p.depth);
+  const double flop = double(p.rows) * double(p.nodes) * (2 * products + row_flop(2 * p.features)) * double(p.depth);
   return {p.rows, p.nodes, p.adapters, p.node_index, kRowBlock, flop, threads};
 }
 

@@ -76,10 +76,14 @@ def plain(*tensors: Tensor | None) -> bool:
     """May a call on these go around torch's dispatcher, which takes longer than a small layer?
 
     Only if the dispatcher would do nothing but call the kernel: the tensors are nothing more than their memory (no
-    subclass, negative view, wrapper of vmap, functionalization or another transform), and nobody listens (compile,
-    export, trace, modes, the profiler; an ExecutionTraceObserver is not seen from here).
+    subclass, negative view, wrapper of vmap, functionalization or another transform), and nobody listens.
     """
-    if (
+    return nobody_listens() and native.all_plain(tensors)
+
+
+def nobody_listens() -> bool:
+    """No compile, export, trace, mode, transform or profiler (an ExecutionTraceObserver is not seen from here)."""
+    return not (
         torch.compiler.is_compiling()
         or _modes() > 0
         or _modes_before_dispatch() > 0
@@ -87,9 +91,7 @@ def plain(*tensors: Tensor | None) -> bool:
         or torch._C._is_torch_function_mode_enabled()
         or torch._C._get_tracing_state()
         or torch.autograd._profiler_enabled()
-    ):
-        return False
-    return native.all_plain(tensors)
+    )
 
 
 _modes = torch._C._len_torch_dispatch_stack

@@ -67,12 +67,17 @@ def check(
     negative_slope: float,
     node_index: Tensor | None,
     layer: int | None = None,
-) -> None:
-    """Refuse what no backend can compute. In a stack, ``layer`` says whose parameters they are."""
+) -> bool:
+    """Refuse what no backend can compute. In a stack, ``layer`` says whose parameters they are.
+
+    Returns whether the tensors were seen to be plain (see :func:`stlora_kernels.ops.dispatch.plain`) on the way.
+    """
     problem = (x, weight, bias, A, B, alpha, dropout_p, seed, activation, negative_slope, node_index)
-    if torch.compiler.is_compiling() or not native.nall_fits(*problem):
+    if torch.compiler.is_compiling() or not native.plain_nall(*problem):
         stack = ("h", *(f"{name}[{layer}]" for name in ("weights", "biases", "As", "Bs")))
         _refuse(problem, ("x", "weight", "bias", "A", "B") if layer is None else stack)
+        return False
+    return True
 
 
 def _refuse(problem: tuple[Any, ...], names: Sequence[str]) -> None:

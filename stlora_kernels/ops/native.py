@@ -62,4 +62,4 @@ def _no(*_: object) -> bool:
 
 # Quick answers of the extension about the arguments of a call; a no means that Python has to look for itself.
 all_plain = getattr(_extension, "all_plain", _no)
-nall_fits = getattr(_extension, "nall_fits", _no)
+plain_nall = getattr(_extension, "plain_nall", _no)

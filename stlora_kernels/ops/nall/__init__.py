@@ -63,7 +63,7 @@ def nall(
         device_type = x.device.type
         x, weight, A, B = (inputs.autocast(t, device_type) for t in (x, weight, A, B))
         bias = None if bias is None else inputs.autocast(bias, device_type)
-    inputs.check(x, weight, bias, A, B, alpha, dropout_p, seed, activation, negative_slope, node_index)
+    seen_plain = inputs.check(x, weight, bias, A, B, alpha, dropout_p, seed, activation, negative_slope, node_index)
     name = dispatch.choose("nall", backend, x.device.type, _why_not, x, weight, bias, A, B)
     if dropout_p > 0 and seed is None:
         seed = philox.draw_seed()
@@ -73,7 +73,7 @@ def nall(
         return reference.nall(x, weight, bias, A, B, alpha, dropout_p, seed, activation, negative_slope, node_index)
     tensors = (x, weight, bias, A, B, seed, node_index)
     options = (alpha, dropout_p, activation or "none", negative_slope, name)
-    direct = dispatch.plain(*tensors)
+    direct = dispatch.nobody_listens() if seen_plain and seed is None else dispatch.plain(*tensors)
     # Where no gradient is wanted, no Function: less to do per call, and less for torch.compile to trace.
     if inputs.needs_grad(x, weight, bias, A, B):
         return dispatch.apply(_Nall, direct, direct, options, *tensors)

@@ -8,27 +8,25 @@
 
 namespace stlora::python {
 
-// The tensor; none for what is not exactly one, as a subclass, which has its own idea of what it is, or has no memory.
-inline Tensor read(py::handle object) {
+// The tensor; none for what is more than its memory, or less.
+inline Tensor read_plain(py::handle object) {
   const auto* const type = reinterpret_cast<PyObject*>(Py_TYPE(object.ptr()));
-  if (type != Torch::get().tensor.ptr() && type != Torch::get().parameter.ptr()) return {};
+  if (type != Torch::get().tensor.ptr() && type != Torch::get().parameter.ptr()) return {};  // its own idea of itself
+  if (!Torch::get().api) return {};
   try {
-    return Tensor(py::reinterpret_borrow<py::object>(object));
+    Tensor tensor(py::reinterpret_borrow<py::object>(object));
+    if (tensor.is_complex()) return {};                   // perhaps the conjugate of its memory
+    if (!tensor.data() && !tensor.is_empty()) return {};  // zeros that have none
+    const py::object negative =
+        py::reinterpret_steal<py::object>(PyObject_CallOneArg(Torch::get().is_neg.ptr(), object.ptr()));
+    return negative.ptr() == Py_False ? tensor : Tensor();
   } catch (const py::error_already_set&) {  // sparse, or the wrapper of a transform
     return {};
   }
 }
 
 // Is a tensor nothing more than its memory? None is.
-inline bool is_plain(py::handle object) {
-  if (object.is_none()) return true;
-  const Tensor tensor = read(object);
-  if (!Torch::get().api || !tensor || tensor.is_complex()) return false;  // perhaps the conjugate of its memory
-  if (!tensor.data() && !tensor.is_empty()) return false;                 // zeros that have none
-  const auto negative = py::reinterpret_steal<py::object>(PyObject_CallOneArg(Torch::get().is_neg.ptr(), object.ptr()));
-  if (!negative) throw py::error_already_set();
-  return negative.ptr() == Py_False;
-}
+inline bool is_plain(py::handle object) { return object.is_none() || read_plain(object); }
 
 inline bool is_number(py::handle object, double low, double high) {
   if (!PyFloat_CheckExact(object.ptr()) && !PyLong_CheckExact(object.ptr())) return false;
@@ -40,15 +38,16 @@ inline bool is_number(py::handle object, double low, double high) {
   return low <= value && value <= high;
 }
 
-// Do these make a NALL of one adapter per node? See _refuse in stlora_kernels/ops/inputs.py.
-inline bool nall_fits(py::handle x_object, py::handle weight_object, py::handle bias_object, py::handle A_object,
-                      py::handle B_object, py::handle alpha, py::handle dropout_p, py::handle seed,
-                      py::handle activation, py::handle negative_slope, py::handle node_index) {
-  const Tensor x = read(x_object), weight = read(weight_object), A = read(A_object), B = read(B_object);
+// Are these plain, and a NALL of one adapter per node? See _refuse in stlora_kernels/ops/inputs.py.
+inline bool plain_nall(py::handle x_object, py::handle weight_object, py::handle bias_object, py::handle A_object,
+                       py::handle B_object, py::handle alpha, py::handle dropout_p, py::handle seed,
+                       py::handle activation, py::handle negative_slope, py::handle node_index) {
+  const Tensor x = read_plain(x_object), weight = read_plain(weight_object), A = read_plain(A_object),
+               B = read_plain(B_object);
   if (!x || !weight || !A || !B || x.dim() < 2 || weight.dim() != 2 || A.dim() != 3 || B.dim() != 3) return false;
   const int64_t N = x.size(-2), I = x.size(-1), O = weight.size(0), r = A.size(2);
   if (!bias_object.is_none()) {
-    const Tensor bias = read(bias_object);
+    const Tensor bias = read_plain(bias_object);
     if (!bias || bias.dim() != 1 || bias.size(0) != O || !x.is_like(bias)) return false;
   }
   constexpr double kInfinity = HUGE_VAL;
