@@ -225,8 +225,10 @@ class NallBackward {
     if (out_.x || factors_) rows_times<S>(rows, p_.rank, p_.out, g, s.a, kNothing, u, s.pairs);
     if (out_.x) {
       const Matrix<T> dx = dropout_.active() ? s.dx : dx_rows(s, unit);
+      Prefetch fetch = prefetch_inputs(p_, next);
+      next.rows(fetch, grad_, p_.out);  // dW may not be due at this unit
       rows_times<S>(rows, p_.in, dropout_.active() ? p_.out : p_.out + p_.rank, g, s.weight, kNothing, dx, s.pairs,
-                    prefetch_inputs(p_, next));
+                    fetch);
       if (dropout_.active()) {
         rows_times<S>(rows, p_.in, p_.rank, u, s.b, kNothing, s.low_rank_dx, s.pairs);
         for (int64_t i = 0; i < rows; ++i)
