@@ -112,7 +112,7 @@ bool all_plain(const py::tuple& tensors) {
 
 PYBIND11_MODULE(_C, module) {
   module.doc() = "CPU kernels of stlora_kernels, called with tensors.";
-  py::register_exception_translator([](std::exception_ptr thrown) {
+  py::register_local_exception_translator([](std::exception_ptr thrown) {
     try {
       if (thrown) std::rethrow_exception(thrown);
     } catch (const std::invalid_argument& error) {  // what a kernel refuses is the user's error

@@ -19,8 +19,9 @@ inline Tensor read_plain(py::handle object) {
     if (!tensor.data() && !tensor.is_empty()) return {};  // zeros that have none
     const py::object negative =
         py::reinterpret_steal<py::object>(PyObject_CallOneArg(Torch::get().is_neg.ptr(), object.ptr()));
+    if (!negative) throw py::error_already_set();  // of a mode that listens to it
     return negative.ptr() == Py_False ? tensor : Tensor();
-  } catch (const py::error_already_set&) {  // sparse, or the wrapper of a transform
+  } catch (const py::error_already_set&) {  // sparse, the wrapper of a transform, or a mode
     return {};
   }
 }

@@ -84,7 +84,8 @@ class Tensor {
 
   int64_t integer() const {  // of a single int64; 0 of none
     if (!*this) return 0;
-    return dl_.device_type == kCpu ? *data<int64_t>() : object_.attr("item")().cast<int64_t>();
+    const bool at_hand = dl_.device_type == kCpu && dl_.type_code == kInt && dl_.type_bits == 64 && !is_empty();
+    return at_hand ? *data<int64_t>() : object_.attr("item")().cast<int64_t>();
   }
 
   bool is_empty() const {
@@ -117,7 +118,7 @@ class Tensor {
 
  private:
   static constexpr int32_t kCpu = 1;
-  static constexpr uint8_t kFloat = 2, kBfloat = 4, kComplex = 5;
+  static constexpr uint8_t kInt = 0, kFloat = 2, kBfloat = 4, kComplex = 5;
 
   bool is_contiguous_from(int first) const {
     int64_t expected = 1;

@@ -109,4 +109,5 @@ CASES = [
     Case(0, 3, 4, 5, 2, leading=(2, 0)),
     Case(12, 4, 6, 5, 2, leading=(3, 2, 2)),
     Case(1, 4, 6, 5, 2, leading=()),
+    Case(4, 0, 6, 5, 2, leading=(2, 2)),
 ]

@@ -20,6 +20,7 @@ Schedule::Schedule(int64_t rows, int64_t nodes, int64_t adapters, const int64_t*
   // A few units come out even only where the threads divide them.
   while (nodes * blocks_ < 4 * threads_ && nodes * blocks_ % threads_ != 0 && blocks_ < rows) ++blocks_;
   row_block_ = blocks_ > 0 ? (rows + blocks_ - 1) / blocks_ : row_block;
+  blocks_ = (rows + row_block_ - 1) / row_block_;  // rounding up may have left some of them nothing
   units_ = nodes * blocks_;
 
   // A counting sort of the node slots by adapter; it keeps the order of slots that share one.

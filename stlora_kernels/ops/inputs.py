@@ -49,7 +49,7 @@ def autocast(tensor: Tensor, device_type: str) -> Tensor:
 def check_number(name: str, value: object, low: float, high: float = math.inf, expected: str = "") -> None:
     """Refuse anything but a plain number in [low, high]; a tensor would silently lose its gradient."""
     fits = isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
-    if not fits or (abs(value) > sys.float_info.max and not math.isinf(value)):  # type: ignore[arg-type]
+    if not fits or (isinstance(value, int) and abs(value) > sys.float_info.max):
         given = f"a {type(value).__name__}" if isinstance(value, Tensor) else repr(value)
         raise InputError(f"{name}: got {given}, expected {expected or f'a number of at least {low:g}'}")
 

@@ -160,9 +160,29 @@ void refuses_a_bad_node_index() {
   }
 }
 
+void every_row_is_dealt_once() {
+  for (int64_t rows = 0; rows < 140; ++rows)
+    for (int64_t nodes = 1; nodes < 8; ++nodes)
+      for (int threads = 1; threads <= 16; ++threads) {
+        const cpu::Schedule schedule(rows, nodes, nodes, nullptr, cpu::kRowBlock, 1e9, threads);
+        const std::string name =
+            "M" + std::to_string(rows) + "-N" + std::to_string(nodes) + " in " + std::to_string(threads) + " threads";
+        int64_t dealt = 0;
+        for (int64_t u = 0; u < schedule.last(schedule.threads() - 1); ++u) {
+          const cpu::Schedule::Unit unit = schedule.unit(u);
+          check::that(unit.begin < unit.end && unit.end - unit.begin <= schedule.row_block(), name + ": unit");
+          check::that(unit.begin == 0 || unit.begin == schedule.unit(u - 1).end, name + ": gap");
+          dealt += unit.end - unit.begin;
+        }
+        check::that(dealt == rows * nodes, name + ": rows");
+        check::that(schedule.row_block() <= cpu::kRowBlock, name + ": block");
+      }
+}
+
 }  // namespace
 
 int main() {
+  every_row_is_dealt_once();
   const auto none = Activation::none, relu = Activation::relu, leaky = Activation::leaky_relu;
   const Case cases[] = {
       {1, 1, 1, 1, 1, 1, false, false, none},       {5, 3, 7, 9, 2, 3, false, false, relu},
@@ -172,10 +192,11 @@ int main() {
       {700, 3, 18, 24, 4, 2, true, true, leaky},    {0, 3, 4, 5, 2, 3, false, false, none},
       {4, 0, 4, 5, 2, 0, false, false, none},       {66, 5, 40, 24, 7, 5, false, true, none},
       {9, 5, 41, 24, 7, 5, false, false, none},     {200, 11, 20, 12, 4, 11, false, false, relu},
+      {9, 3, 30, 30, 3, 3, false, false, none},     {16, 5, 30, 30, 3, 5, false, false, none},
   };
   for (const check::Isa& isa : check::isas()) {
     for (const Case& c : cases)
-      for (int threads : {1, 3}) {
+      for (int threads : {1, 3, 8}) {
         compare<float>(c, *isa.kernels.nall, isa.name, threads, DType::f32, 1e-4);
         compare<double>(c, *isa.kernels.nall, isa.name, threads, DType::f64, 1e-12);
         // Rounding may turn the sign of a small y, and with it a gradient behind an activation.

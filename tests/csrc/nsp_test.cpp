@@ -235,7 +235,7 @@ int main() {
   };
   for (const check::Isa& isa : check::isas()) {
     for (const Case& c : cases)
-      for (int threads : {1, 3}) test(c, isa, threads), test_bf16(c, isa, threads);
+      for (int threads : {1, 3, 8}) test(c, isa, threads), test_bf16(c, isa, threads);
     std::printf("%s: done\n", isa.name);
   }
   return check::summary();

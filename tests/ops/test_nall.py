@@ -50,6 +50,15 @@ def test_any_number_of_threads_gives_the_gradients(case: Case, count, threads):
         torch.testing.assert_close(ours[name], expected, msg=name)
 
 
+@pytest.mark.parametrize("M", [5, 9, 12, 16])
+def test_more_threads_than_units_are_dealt_the_rows_once(M, threads):
+    case = Case(M, 3, 400, 400, 3)  # large enough that every thread is worth its start
+    threads(8)
+    truth, ours = case.reference64(torch.float64), case.run("cpu", case.tensors())
+    for name, expected in truth.items():
+        torch.testing.assert_close(ours[name], expected, msg=name)
+
+
 @pytest.mark.parametrize("dropout_p", [0.0, 0.4])
 def test_results_are_the_same_bits_from_run_to_run(dropout_p):
     case = Case(300, 7, 48, 40, 8, dropout_p=dropout_p, activation="relu")

@@ -92,6 +92,7 @@ BAD = {
     "sparse": (dict(A=torch.ones(3, 5, 2).to_sparse()), "A: got layout torch.sparse_coo, expected torch.strided"),
     "alpha tensor": (dict(alpha=torch.tensor(2.0)), "alpha: got a Tensor, expected a number"),
     "alpha text": (dict(alpha="a"), "alpha: got 'a', expected a number"),
+    "alpha beyond all floats": (dict(alpha=10**400), "alpha: got 1000"),
     "slope NaN": (dict(negative_slope=float("nan")), "negative_slope: got nan"),
     "seed number": (dict(seed=3), "seed: got a int, expected a tensor"),
     "weight": (dict(weight=torch.ones(5, 3)), r"weight: got shape \[5, 3\], expected \[O, 4\]"),

@@ -12,6 +12,7 @@ import torch
 from nall_cases import Case
 from nsp_cases import Stack
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import stlora_kernels as sk
@@ -150,6 +151,30 @@ def test_tensors_that_are_more_than_their_memory(name, unusual):
             (dx,) = torch.autograd.grad(y, x, source["grad"])
             results.append((y, dx))
         torch.testing.assert_close(*results)
+
+
+class _Refusing(TorchFunctionMode):
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func is torch.Tensor.is_neg:
+            raise KeyError("is_neg")
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_mode_that_raises_leaves_no_error_behind():
+    case = CASES["nall"]
+    tensors = case.tensors(torch.float32)
+    expected = case.call("cpu", tensors)
+    with _Refusing():
+        torch.testing.assert_close(case.call("cpu", tensors), expected)
+
+
+def test_a_seed_of_another_type_is_read_as_what_it_is():
+    x, weight, A, B = torch.ones(2, 3, 40), torch.ones(4, 40), torch.ones(3, 4, 2), torch.ones(3, 2, 40)
+
+    def y(seed):
+        return torch.ops.stlora.nall(x, weight, None, A, B, seed, None, 1.0, 0.5, "none", 0.1, "cpu")
+
+    assert torch.equal(y(torch.tensor([1, 99], dtype=torch.int32)[0]), y(torch.tensor(1)))
 
 
 def test_many_gradients_at_once():

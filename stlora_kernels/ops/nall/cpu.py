@@ -1,5 +1,6 @@
 """NALL on the CPU: hands tensors to the kernels of ``csrc/cpu``."""
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ def why_not(x: Tensor) -> str | None:
 
 def flatten(x: Tensor) -> Tensor:
     """``[*, N, I]`` -> ``[M, N, I]``: a view wherever the leading dims can be one, whatever the strides."""
-    return x if x.dim() == 3 else x.reshape(-1, *x.shape[-2:])
+    return x if x.dim() == 3 else x.reshape(math.prod(x.shape[:-2]), *x.shape[-2:])
 
 
 def empty_gradients(tensors: Iterable[Tensor], needs: Sequence[bool]) -> list[Tensor | None]:
