@@ -5,11 +5,12 @@ A backend that was asked for by name is used or refused with the reason, never r
 choice falls to the next backend where a faster one does not cover the call, and a debug log says so.
 """
 
+import functools
+import importlib.util
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import wraps
 from typing import Any
 
 import torch
@@ -20,9 +21,24 @@ from stlora_kernels.ops import native
 
 log = logging.getLogger("stlora_kernels")
 
+
+@functools.cache
+def _triton_is_there() -> bool:
+    return importlib.util.find_spec("triton") is not None
+
+
+def _why_no_triton(device_type: str) -> str | None:
+    if not _triton_is_there():
+        return "triton is not installed"
+    # Its interpreter runs kernels on the CPU, slowly: for tests.
+    interpreted = device_type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"
+    return None if device_type == "cuda" or interpreted else f"the tensors are on {device_type}"
+
+
 # Fastest first. Each is told the kind of device and answers why it cannot run there, or None if it can.
 BACKENDS: dict[str, Callable[[str], str | None]] = {
     "cpu": native.why_unavailable,
+    "triton": _why_no_triton,
     "reference": lambda device_type: None,
 }
 
@@ -110,7 +126,7 @@ def once_differentiable(backward: Callable[..., Any]) -> Callable[..., Any]:
     """torch's, short of the context it enters where nobody will ask for a second derivative."""
     checked = torch.autograd.function.once_differentiable(backward)
 
-    @wraps(backward)
+    @functools.wraps(backward)
     def wrapper(ctx: Any, *grads: Tensor | None) -> Any:
         return (checked if torch.is_grad_enabled() else backward)(ctx, *grads)
 

@@ -5,13 +5,21 @@ compiled or exported graph keeps the backend it was traced with. Autograd is a F
 on the operator costs twice as much per call. A plain eager call goes past the operators, straight to the backend.
 """
 
+import functools
+import importlib
+from types import ModuleType
+
 import torch
 from torch import Tensor
 
 from stlora_kernels.ops import dispatch, inputs, philox
 from stlora_kernels.ops.nall import cpu, reference
 
-_KERNELS = {"cpu": cpu}
+
+@functools.cache
+def _kernels(backend: str) -> ModuleType:
+    """Triton comes only when it is used: importing it takes longer than the rest of the package."""
+    return cpu if backend == "cpu" else importlib.import_module(f"{__package__}.{backend}")
 
 
 def nall(
@@ -83,7 +91,7 @@ def nall(
 def _why_not(name: str, x: Tensor, *parameters: Tensor | None) -> str | None:
     if name == "reference":
         return None
-    return inputs.why_not_forward_mode(x, *parameters) or _KERNELS[name].why_not(x)
+    return inputs.why_not_forward_mode(x, *parameters) or _kernels(name).why_not(x, parameters[-1])
 
 
 _library = torch.library.Library("stlora", "FRAGMENT")
@@ -100,11 +108,11 @@ _library.define(
 
 @torch.library.impl(_library, "nall", "CompositeExplicitAutograd")
 def _forward(*args):
-    return _KERNELS[args[-1]].forward(*args[:-1])
+    return _kernels(args[-1]).forward(*args[:-1])
 
 
 def _backward(*args):
-    return _KERNELS[args[-1]].backward(*args[:-1])
+    return _kernels(args[-1]).backward(*args[:-1])
 
 
 @torch.library.impl(_library, "nall_backward", "CompositeExplicitAutograd")

@@ -12,7 +12,7 @@ from stlora_kernels.ops import native
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
-def why_not(x: Tensor) -> str | None:
+def why_not(x: Tensor, B: Tensor) -> str | None:
     """Why these kernels do not cover a call, or None if they do."""
     return None if x.dtype in DTYPES else f"dtype {x.dtype} has no CPU kernel"
 

@@ -115,7 +115,10 @@ def _run(direct: bool, *arguments: Any) -> tuple[Tensor, Tensor]:
 def _why_not(name: str, h: Tensor, parameters: list[list[Tensor]]) -> str | None:
     if name == "reference":
         return None
-    return inputs.why_not_forward_mode(h, *(t for tensors in parameters for t in tensors)) or _KERNELS[name].why_not(h)
+    if name not in _KERNELS:
+        return f"this version has no {name} kernels for it"
+    carried = inputs.why_not_forward_mode(h, *(t for tensors in parameters for t in tensors))
+    return carried or _KERNELS[name].why_not(h, parameters[-1][0])
 
 
 def _check(

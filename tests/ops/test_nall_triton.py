@@ -1,0 +1,114 @@
+"""NALL in Triton: on a GPU where there is one, else in Triton's interpreter (slow, and wrong for bf16)."""
+
+import pytest
+import torch
+from nall_cases import CASES, GRADIENTS, Case, error
+
+import stlora_kernels as sk
+from stlora_kernels.ops import dispatch, philox
+
+triton = pytest.importorskip("stlora_kernels.ops.nall.triton")
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+DTYPES = [torch.float32, torch.float16] + [torch.bfloat16] * torch.cuda.is_available()
+pytestmark = pytest.mark.skipif(
+    dispatch.why_unavailable("triton", DEVICE) is not None, reason="neither a GPU nor TRITON_INTERPRET=1"
+)
+
+
+def on_device(tensors: dict) -> dict:
+    return {name: None if t is None else t.to(DEVICE) for name, t in tensors.items()}
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: str(d).removeprefix("torch."))
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_output_and_gradients_are_as_exact_as_torch(case: Case, dtype):
+    truth, tensors = case.reference64(dtype), case.tensors(dtype)
+    torchs, ours = case.run("reference", tensors), case.run("triton", on_device(tensors))
+    assert ours.keys() == truth.keys()
+    for name, expected in truth.items():
+        assert ours[name].dtype == dtype
+        assert ours[name].shape == expected.shape
+        if name != "y" and case.activation and dtype != torch.float32:
+            continue  # rounding may turn the sign of a small y, and with it a gradient
+        once = 0 if dtype == torch.float32 else torch.finfo(dtype).eps  # z and U are rounded once, as tensor cores ask
+        assert error(ours[name].cpu(), expected) <= 2 * error(torchs[name], expected) + 1e-5 + once, name
+
+
+@pytest.mark.parametrize("features", [16, 18])  # rows that are whole draws of four words, and rows that are not
+def test_the_mask_is_the_contracts(features):
+    x = torch.ones(70, 3, features, device=DEVICE, requires_grad=True)
+    A, B = torch.ones(3, 5, 1, device=DEVICE), torch.ones(3, 1, features, device=DEVICE)
+    seed = torch.tensor(2**40 + 7)
+    weight = torch.zeros(5, features, device=DEVICE)
+    sk.nall(x, weight, None, A, B, dropout_p=0.5, seed=seed, backend="triton").sum().backward()
+    assert torch.equal(x.grad.cpu() != 0, philox.keep_mask(x.shape, 0.5, seed))
+
+
+def test_shared_sums_are_the_same_bits_and_the_counters_are_set_back():
+    case = Case(200, 3, 40, 24, 4, adapters=2)
+    tensors = on_device(case.tensors(torch.float32))
+    first = case.run("triton", tensors)
+    again = case.run("triton", tensors)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    kept = triton._counters.cache_info()
+    assert kept.currsize > 0
+    stream = torch.cuda.current_stream().cuda_stream if DEVICE == "cuda" else 0
+    assert triton._counters(tensors["x"].device, stream, 16).count_nonzero() == 0
+
+
+@pytest.mark.parametrize("needed", [*GRADIENTS, "none of the factors"])
+def test_only_the_gradients_asked_for_are_computed_and_they_are_the_same(needed):
+    case = Case(70, 3, 20, 24, 4, activation="leaky_relu")
+    tensors = on_device(case.tensors(torch.float32))
+    full = case.run("triton", tensors)
+    wanted = [n for n in GRADIENTS if n == needed or (needed == "none of the factors" and n not in ("A", "B"))]
+    leaves = [tensors[name].detach().clone().requires_grad_(name in wanted) for name in GRADIENTS]
+    y = sk.nall(*leaves, case.alpha, activation=case.activation, backend="triton")
+    y.backward(tensors["grad"])
+    for name, leaf in zip(GRADIENTS, leaves, strict=True):
+        if name in wanted:
+            assert torch.equal(leaf.grad, full[name])
+        else:
+            assert leaf.grad is None
+
+
+def test_any_strides_of_input_gradient_and_factors():
+    case = Case(20, 6, 12, 10, 3)
+    tensors = on_device(case.tensors(torch.float32))
+    expected = case.run("triton", tensors)
+    apart = tensors | {n: tensors[n].transpose(0, 1).contiguous().transpose(0, 1) for n in ("x", "grad")}
+    apart["A"] = tensors["A"].mT.contiguous().mT
+    for name, value in case.run("triton", apart).items():
+        torch.testing.assert_close(value, expected[name])
+    y = case.call("triton", tensors | {"x": tensors["x"][:, :1].expand(-1, 6, -1)})
+    torch.testing.assert_close(y, case.call("reference", tensors | {"x": tensors["x"][:, :1].expand(-1, 6, -1)}))
+
+
+class _Counting:
+    def __init__(self, kernel):
+        self.kernel, self.launches = kernel, 0
+
+    def __getitem__(self, grid):
+        self.launches += 1
+        return self.kernel[grid]
+
+
+def test_one_launch_forward_and_one_backward(monkeypatch):
+    forward, backward = _Counting(triton.triton_kernels.forward), _Counting(triton.triton_kernels.backward)
+    monkeypatch.setattr(triton.triton_kernels, "forward", forward)
+    monkeypatch.setattr(triton.triton_kernels, "backward", backward)
+    case = Case(70, 3, 100, 90, 4, dropout_p=0.2)
+    case.run("triton", on_device(case.tensors(torch.float32)))
+    assert (forward.launches, backward.launches) == (1, 1)
+
+
+def test_what_is_not_covered_is_refused_with_the_reason():
+    x, weight = torch.ones(2, 3, 4, device=DEVICE), torch.ones(5, 4, device=DEVICE)
+    A, B = torch.ones(3, 5, 129, device=DEVICE), torch.ones(3, 129, 4, device=DEVICE)
+    with pytest.raises(ValueError, match="rank 129 is beyond 128"):
+        sk.nall(x, weight, None, A, B, backend="triton")
+    doubles = [t.double() for t in (x, weight, A[..., :2], B[:, :2])]
+    with pytest.raises(ValueError, match=r"dtype torch.float64 has no Triton kernel"):
+        sk.nall(*doubles[:2], None, *doubles[2:], backend="triton")
+    with pytest.raises(ValueError, match="this version has no triton kernels for it"):
+        sk.nsp_layer(x, torch.ones(4), torch.ones(4, 4), None, A[:, :4], B, backend="triton")
