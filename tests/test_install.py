@@ -41,7 +41,7 @@ def installed(folder: Path, code: str) -> subprocess.CompletedProcess:
     target = folder / "site"
     pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(target), str(wheel)]
     subprocess.run(pip, check=True)
-    env = os.environ | {"PYTHONPATH": str(target)}
+    env = os.environ | {"PYTHONPATH": str(target), "TRITON_INTERPRET": "0"}  # as users have it
     # An editable install of the sources would lend its extension to the package under test.
     code = f"import sys; sys.meta_path[:] = [f for f in sys.meta_path if 'editable' not in f.__module__]; {code}"
     return subprocess.run([sys.executable, "-c", code], cwd=folder, env=env, capture_output=True, text=True)
