@@ -80,6 +80,12 @@ def test_any_strides_of_input_gradient_and_factors():
     apart["A"] = tensors["A"].mT.contiguous().mT
     for name, value in case.run("triton", apart).items():
         torch.testing.assert_close(value, expected[name])
+    every_other = torch.arange(5, -1, -1, device=DEVICE).repeat_interleave(2)[::2]
+    for apart in ({"bias": tensors["bias"][:1].expand(10)}, {"node_index": every_other}):
+        torch.testing.assert_close(*(case.call(backend, tensors | apart) for backend in ("triton", "reference")))
+    ours, theirs = (case.run(backend, tensors | {"node_index": every_other}) for backend in ("triton", "reference"))
+    for name, value in theirs.items():
+        torch.testing.assert_close(ours[name], value)
     y = case.call("triton", tensors | {"x": tensors["x"][:, :1].expand(-1, 6, -1)})
     torch.testing.assert_close(y, case.call("reference", tensors | {"x": tensors["x"][:, :1].expand(-1, 6, -1)}))
 

@@ -79,12 +79,13 @@ def forward(
     O, r = weight.shape[0], A.shape[2]
     if y.numel() == 0:
         return y
+    index = None if node_index is None else node_index.contiguous()
     tile = blocks(x.dtype, r, backward=False)
     grid = (N * triton.cdiv(M, tile["BM"]), triton.cdiv(O, tile["BO"]))
     with _on(x):
         triton_kernels.forward[grid](
-            x3, weight.contiguous(), bias, A.contiguous(), B.contiguous(), node_index=node_index, y=y,
-            M=M, N=N, I=I, O=O, r=r, x_m=x3.stride(0), x_n=x3.stride(1), x_i=x3.stride(2),
+            x3, weight.contiguous(), bias if bias is None else bias.contiguous(), A.contiguous(), B.contiguous(),
+            node_index=index, y=y, M=M, N=N, I=I, O=O, r=r, x_m=x3.stride(0), x_n=x3.stride(1), x_i=x3.stride(2),
             alpha=alpha, slope=negative_slope, HAS_BIAS=bias is not None, HAS_INDEX=node_index is not None,
             **_options(dropout_p, seed, x, activation, tile),
         )  # fmt: skip
@@ -100,6 +101,7 @@ def backward(
     gradients = empty_gradients((x, weight, weight if bias is None else bias, A, B), needs)
     x3, g3 = flatten(x), flatten(grad)
     (M, N, I), (P, O, r) = x3.shape, A.shape
+    index = None if node_index is None else node_index.contiguous()
     tile = blocks(x.dtype, r, backward=True)
     BM, BO, BI, R = (tile[name] for name in ("BM", "BO", "BI", "R"))
     o_blocks, i_blocks = triton.cdiv(O, BO), triton.cdiv(I, BI)
@@ -123,7 +125,7 @@ def backward(
     stream = torch.cuda.current_stream(x.device).cuda_stream if x.is_cuda else 0
     with _on(x):
         triton_kernels.backward[(programs,)](
-            g3, y, x3, weight.contiguous(), A.contiguous(), B.contiguous(), node_index=node_index, order=order,
+            g3, y, x3, weight.contiguous(), A.contiguous(), B.contiguous(), node_index=index, order=order,
             first_slot=first_slot, dx=gradients[0], dweight=gradients[1], dbias=gradients[2], dA=gradients[3],
             dB=gradients[4], workspace=torch.empty(room, dtype=torch.float32, device=x.device),
             counters=_counters(x.device, stream, triton.next_power_of_2(tiles)),

@@ -76,6 +76,16 @@ def adapter_rows(q, rows, begin, order, M, HAS_INDEX: tl.constexpr):
 
 
 @triton.jit
+def adapter_share(p, split, first_slot, M, HAS_INDEX: tl.constexpr, SPLITS: tl.constexpr, BM: tl.constexpr):
+    """Where the slots of an adapter begin, how many rows it has, and a split's share [begin, end) of those."""
+    begin = tl.load(first_slot + p) if HAS_INDEX else p
+    end = tl.load(first_slot + p + 1) if HAS_INDEX else p + 1
+    rows = (end - begin) * M
+    share = tl.cdiv(tl.cdiv(rows, BM), SPLITS) * BM
+    return begin, rows, split * share, tl.minimum((split + 1) * share, rows)
+
+
+@triton.jit
 def shared_gradients(
     pid, grad, y, x, dweight, dbias, workspace, counters, M, N, I, O, g_m, g_n, g_o, x_m, x_n, x_i, slope,
     ACTIVATION: tl.constexpr, PRECISION: tl.constexpr, NEEDS_WEIGHT: tl.constexpr, NEEDS_BIAS: tl.constexpr,
@@ -118,12 +128,9 @@ def gradient_of_a(
     blocks = tl.cdiv(O, BO)
     p = (tile // blocks).to(tl.int64)
     o, k = tile % blocks * BO + tl.arange(0, BO), tl.arange(0, R)
-    begin = tl.load(first_slot + p) if HAS_INDEX else p
-    end = tl.load(first_slot + p + 1) if HAS_INDEX else p + 1
-    rows = (end - begin) * M
-    share = tl.cdiv(tl.cdiv(rows, BM), SPLITS) * BM
+    begin, rows, q_begin, q_end = adapter_share(p, split, first_slot, M, HAS_INDEX, SPLITS, BM)
     acc = tl.zeros([BO, R], tl.float32)
-    for q0 in range(split * share, tl.minimum((split + 1) * share, rows), BM):
+    for q0 in range(q_begin, q_end, BM):
         q = q0 + tl.arange(0, BM)
         m, n = adapter_rows(q, rows, begin, order, M, HAS_INDEX)
         z = tl.zeros([BM, R], tl.float32)
@@ -152,12 +159,9 @@ def gradient_of_b(
     p = (tile // blocks).to(tl.int64)
     i0 = tile % blocks * BI
     i, k = i0 + tl.arange(0, BI), tl.arange(0, R)
-    begin = tl.load(first_slot + p) if HAS_INDEX else p
-    end = tl.load(first_slot + p + 1) if HAS_INDEX else p + 1
-    rows = (end - begin) * M
-    share = tl.cdiv(tl.cdiv(rows, BM), SPLITS) * BM
+    begin, rows, q_begin, q_end = adapter_share(p, split, first_slot, M, HAS_INDEX, SPLITS, BM)
     acc = tl.zeros([R, BI], tl.float32)
-    for q0 in range(split * share, tl.minimum((split + 1) * share, rows), BM):
+    for q0 in range(q_begin, q_end, BM):
         q = q0 + tl.arange(0, BM)
         m, n = adapter_rows(q, rows, begin, order, M, HAS_INDEX)
         u = tl.zeros([BM, R], tl.float32)
