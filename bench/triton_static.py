@@ -1,27 +1,49 @@
-"""Compiles the Triton kernels for GPUs that are not here, and prints what a reader of the machine code would look for.
+"""Compiles the Triton kernels for GPUs that are not here, and lists what a reader of the machine code would look for.
 
-    python bench/triton_static.py [--rank 16] [--sizes 64 307 144] [--devices 80 90 gfx942]
+    python bench/triton_static.py [--rank 16] [--sizes 64 307 144] [--devices 80 90 gfx942] > table.csv
 
-Registers and spills come from the compilers' own reports, instructions from the assembly. Bytes count each tensor
-once; the time they take at the device's datasheet bandwidth is a prediction, a bound from below, not a measurement.
+The host code runs as it would with such a GPU, on tensors without data; where it launches a kernel, the kernel is
+compiled for exactly that launch. Counts come from the disassembly: spills are instructions that touch local memory.
+Bytes count each tensor once; the time they take at the device's datasheet bandwidth is a prediction, a bound from
+below, not a measurement.
 """
 
 import argparse
+import csv
+import itertools
+import os
 import re
 import subprocess
+import sys
 import tempfile
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 import triton
 from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
 
-from stlora_kernels.ops.nall import triton as host
-from stlora_kernels.ops.nall import triton_kernels
+from stlora_kernels.ops import triton_launch
+from stlora_kernels.ops.nall import triton as nall
+from stlora_kernels.ops.nall import triton_kernels as nall_kernels
+from stlora_kernels.ops.nsp import triton as nsp
+from stlora_kernels.ops.nsp import triton_gradients as nsp_gradients
+from stlora_kernels.ops.nsp import triton_kernels as nsp_kernels
 
-DTYPES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+OPERATIONS = [f"{name} {way}" for name in ("nall", "nsp_layer", "nsp_stack") for way in ("forward", "backward")]
+COLUMNS = (
+    "triton", "device", "operation", "dtype", "dropout", "M", "N", "D", "rank", "launches", "kernel", "registers",
+    "spills", "shared bytes", "shared limit", "occupancy", "tensor-core instructions", "16-byte loads", "least MB",
+    "predicted us",
+)  # fmt: skip
+KERNELS = (
+    (nall_kernels, "forward"), (nall_kernels, "backward"),
+    (nsp_kernels, "narrow"), (nsp_kernels, "wide"), (nsp_gradients, "backward"),
+)  # fmt: skip
+Sizes = tuple[int, int, int, int]  # M, N, D, rank
 
 
 @dataclass(frozen=True)
@@ -35,119 +57,156 @@ class Device:
     registers: int  # 32-bit ones a multiprocessor has
     threads: int  # a multiprocessor holds
     bandwidth: float  # TB/s
+    multiprocessors: int
 
 
 DEVICES = [
-    Device("A100 (80)", GPUTarget("cuda", 80, 32), 163 << 10, 164 << 10, 1 << 16, 2048, 2.04),
-    Device("RTX 3090 (86)", GPUTarget("cuda", 86, 32), 99 << 10, 100 << 10, 1 << 16, 1536, 0.94),
-    Device("RTX 4090 (89)", GPUTarget("cuda", 89, 32), 99 << 10, 100 << 10, 1 << 16, 1536, 1.01),
-    Device("H100 (90)", GPUTarget("cuda", 90, 32), 227 << 10, 228 << 10, 1 << 16, 2048, 3.35),
-    Device("B200 (100)", GPUTarget("cuda", 100, 32), 227 << 10, 228 << 10, 1 << 16, 2048, 8.0),
-    Device("RTX 5090 (120)", GPUTarget("cuda", 120, 32), 99 << 10, 100 << 10, 1 << 16, 1536, 1.79),
-    Device("MI300X (gfx942)", GPUTarget("hip", "gfx942", 64), 64 << 10, 64 << 10, 1 << 17, 2048, 5.3),
+    Device("A100 (80)", GPUTarget("cuda", 80, 32), 163 << 10, 164 << 10, 1 << 16, 2048, 2.04, 108),
+    Device("RTX 3090 (86)", GPUTarget("cuda", 86, 32), 99 << 10, 100 << 10, 1 << 16, 1536, 0.94, 82),
+    Device("RTX 4090 (89)", GPUTarget("cuda", 89, 32), 99 << 10, 100 << 10, 1 << 16, 1536, 1.01, 128),
+    Device("H100 (90)", GPUTarget("cuda", 90, 32), 227 << 10, 228 << 10, 1 << 16, 2048, 3.35, 132),
+    Device("B200 (100)", GPUTarget("cuda", 100, 32), 227 << 10, 228 << 10, 1 << 16, 2048, 8.0, 148),
+    Device("RTX 5090 (120)", GPUTarget("cuda", 120, 32), 99 << 10, 100 << 10, 1 << 16, 1536, 1.79, 170),
+    Device("MI300X (gfx942)", GPUTarget("hip", "gfx942", 64), 64 << 10, 64 << 10, 1 << 17, 2048, 5.3, 304),
 ]
-POINTERS = {"seed": "i64", "threshold": "i64", "workspace": "*fp32", "counters": "*i32"}
-POINTERS |= dict.fromkeys(("node_index", "order", "first_slot"), "*i64")
-FLOATS = ("alpha", "scale", "slope")
-TENSORS = ("x", "weight", "bias", "A", "B", "y", "grad", "dx", "dweight", "dbias", "dA", "dB")
-ALIGNED = ("I", "O", "x_m", "x_n", "g_m", "g_n")  # sizes of whole 16-byte lines
 
 
 @dataclass(frozen=True)
 class Report:
+    kernel: str
     registers: int
-    spills: int
+    spills: int  # instructions that read or write local memory
     shared: int
     occupancy: float  # of the threads a multiprocessor holds
     tensor_core: int  # instructions
     wide_loads: int  # of 16 bytes
 
 
-def compile_for(device: Device, backward: bool, dtype: torch.dtype, rank: int, dropout: bool) -> Report:
-    """One kernel for one device, with every gradient wanted and sums shared by several programs."""
-    kernel = triton_kernels.backward if backward else triton_kernels.forward
-    tile = host.blocks(dtype, rank, backward)
-    options = {name: tile.pop(name) for name in ("num_warps", "num_stages")}
-    flags = {name: True for name in ("HAS_BIAS", "ALIGNED", *(f"NEEDS_{n}" for n in ("X", "WEIGHT", "BIAS", "A", "B")))}
-    flags |= {"HAS_INDEX": False, "SEED_AT": False, "DROPOUT": dropout, "ACTIVATION": "none", "PRECISION": "ieee"}
-    flags |= {"WEIGHT_SPLITS": 16, "FACTOR_SPLITS": 2, "x_i": 1, "g_o": 1, **tile}
-    signature, constants, attributes = {}, {}, {}
-    for position, parameter in enumerate(kernel.params):
-        name = parameter.name
-        if name in flags:
-            signature[name], constants[name] = "constexpr", flags[name]
-        elif name in TENSORS:
-            signature[name] = f"*{DTYPES[dtype]}"
+class _AbsentGpu:
+    """Triton's driver of a GPU that is not here: good for compiling, not for launching."""
+
+    def __init__(self, device: Device):
+        self.device = device
+
+    def get_current_target(self) -> GPUTarget:
+        return self.device.target
+
+    def get_current_device(self) -> str:
+        return self.device.name
+
+    def get_current_stream(self, device: str) -> int:
+        return 0
+
+
+class _Compiling:
+    """Stands for a kernel: where the host launches it, it is compiled with the very arguments of the launch."""
+
+    def __init__(self, kernel: triton.JITFunction, compiled: list):
+        self.kernel, self.compiled = kernel, compiled
+
+    def __getitem__(self, grid):
+        return lambda *args, **kwargs: self.compiled.append(self.kernel.warmup(*args, grid=grid, **kwargs))
+
+
+def launches_of(operation: str, device: Device, dtype: torch.dtype, sizes: Sizes, p: float) -> list[Report]:
+    """What one call of an operation launches, compiled for a device; the tensors have shapes only."""
+    M, N, D, r = sizes
+    name, direction = operation.split()
+
+    def tensor(*shape: int) -> torch.Tensor:
+        return torch.empty(*shape, dtype=dtype, device="meta")
+
+    x, weight, bias, A, B = tensor(M, N, D), tensor(D, D), tensor(D), tensor(N, D, r), tensor(N, r, D)
+    seed, L = torch.tensor(7), 4 if name == "nsp_stack" else 1
+    compiled: list = []
+    triton.runtime.driver.set_active(_AbsentGpu(device))
+    with ExitStack() as patches:
+        for module, kernel in KERNELS:
+            patches.enter_context(patch.object(module, kernel, _Compiling(getattr(module, kernel), compiled)))
+        gpu = triton_launch.Gpu(device.multiprocessors, device.target.warp_size)
+        patches.enter_context(patch.object(triton_launch, "gpu", lambda _: gpu))
+        if name == "nall":
+            nall_problem = (x, weight, bias, A, B, seed, None, 1.0, p, "none", 0.1)
+            if direction == "forward":
+                nall.forward(*nall_problem)
+            else:
+                nall.backward(x, None, [True] * 5, *nall_problem)
         else:
-            signature[name] = "fp32" if name in FLOATS else POINTERS.get(name, "i32")
-        if signature[name].startswith("*") or name in ALIGNED:
-            attributes[(position,)] = [["tt.divisibility", 16]]
-    source = ASTSource(kernel, signature, constants, attributes)
-    compiled = triton.compile(source, target=device.target, options=options)
-    warp = device.target.warp_size
+            problem = (*([t] * L for t in (bias, weight, bias, A, B)), seed, None, 1.0, 1e-6, 0.1, p)
+            if direction == "forward":
+                nsp.forward(x, True, *problem)
+            else:
+                saved = torch.empty(N, L - 1, M, D, device="meta")
+                nsp.backward(x, saved, [True] * (1 + 5 * L), x, *problem)
+    return [report(kernel, device) for kernel in compiled]
+
+
+def report(compiled: triton.compiler.CompiledKernel, device: Device) -> Report:
+    """What the machine code says."""
     if device.target.backend == "cuda":
-        registers, spills = _cuda_registers(compiled.asm["cubin"])
-        code = compiled.asm["ptx"]
-        tensor_core = len(re.findall(r"mma\.sync|wgmma\.mma|tcgen05\.mma", code))
-        wide = len(re.findall(r"ld\.global[^;]*\.v4\.b32|ld\.global[^;]*\.v2\.b64|cp\.async[^;]*0x10", code))
+        resources, code = (_cuobjdump(compiled.asm["cubin"], what) for what in ("--dump-resource-usage", "--dump-sass"))
+        registers = int(re.search(r"REG:(\d+)", resources)[1])
+        spills = len(re.findall(r"\b(?:STL|LDL)\b", code))
+        tensor_core = len(re.findall(r"\b(?:HMMA|HGMMA|UTCHMMA)\b", code))
+        wide = len(re.findall(r"\b(?:LDG\.E\S*\.128|LDGSTS\S*\.128)\b", code))
     else:
         code = compiled.asm["amdgcn"]
         registers = int(re.search(r"\.vgpr_count:\s+(\d+)", code)[1])
-        spills = 4 * int(re.search(r"\.vgpr_spill_count:\s+(\d+)", code)[1])
+        spills = len(re.findall(r"\bscratch_(?:load|store)", code))
         tensor_core, wide = code.count("v_mfma"), len(re.findall(r"(?:global|buffer)_load_dwordx4", code))
-    threads = options["num_warps"] * warp
+    threads = compiled.metadata.num_warps * device.target.warp_size
     programs = min(
         device.registers // (max(registers, 16) * threads),
         device.shared_all // max(compiled.metadata.shared + 1024, 1),
         device.threads // threads,
     )
     occupancy = programs * threads / device.threads
-    return Report(registers, spills, compiled.metadata.shared, occupancy, tensor_core, wide)
+    name = compiled.metadata.name
+    return Report(name, registers, spills, compiled.metadata.shared, occupancy, tensor_core, wide)
 
 
-def _cuda_registers(cubin: bytes) -> tuple[int, int]:
-    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+def _cuobjdump(cubin: bytes, what: str) -> str:
+    tools = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        command = [str(tool), "--dump-resource-usage", file.name]
-        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return int(re.search(r"REG:(\d+)", said)[1]), int(re.search(r"STACK:(\d+)", said)[1])
+        env = os.environ | {"PATH": f"{tools}:{os.environ['PATH']}"}  # it calls nvdisasm
+        command = [tools / "cuobjdump", what, file.name]
+        return subprocess.run(command, capture_output=True, text=True, check=True, env=env).stdout
 
 
-def least_bytes(M: int, N: int, D: int, r: int, size: int, backward: bool) -> int:
-    """Every tensor moved once: x, W, b, A, B, y; backward: G, x, the parameters, and all gradients."""
-    rows, parameters = M * N * D, D * D + D + 2 * N * D * r
-    return size * (3 * rows + 2 * parameters if backward else 2 * rows + parameters)
+def least_bytes(operation: str, sizes: Sizes, size: int) -> int:
+    """Every tensor moved once: x, the parameters, y; backward, the gradients; of a stack also its layers' inputs."""
+    M, N, D, r = sizes
+    depth = 4 if operation.startswith("nsp_stack") else 1
+    rows, parameters = M * N * D, depth * (D * D + 2 * D + 2 * N * D * r)
+    kept = 4 * (depth - 1) * rows
+    return kept + size * (3 * rows + 2 * parameters if operation.endswith("backward") else 2 * rows + parameters)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--sizes", type=int, nargs=3, default=(64, 307, 144), metavar=("M", "N", "D"))
-    known = [str(device.target.arch) for device in DEVICES]
-    parser.add_argument("--devices", nargs="+", choices=known, default=known, help="architectures")
+    known = {str(device.target.arch): device for device in DEVICES}
+    parser.add_argument("--devices", nargs="+", choices=known, default=list(known), help="architectures")
+    parser.add_argument("--operations", nargs="+", choices=OPERATIONS, default=OPERATIONS)
+    parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=list(DTYPES))
+    parser.add_argument("--dropout", type=float, nargs="+", default=[0.0, 0.1])
     options = parser.parse_args()
-    M, N, D = options.sizes
-    print(
-        "device           kernel    type  dropout  registers  spills  shared  limit   occupancy  tensor-core  ", end=""
-    )
-    print("16-byte loads  least MB  predicted us")
-    for device in DEVICES:
-        if str(device.target.arch) not in options.devices:
-            continue
-        for backward in (False, True):
-            for dtype, name in DTYPES.items():
-                for dropout in (False, True):
-                    r = compile_for(device, backward, dtype, options.rank, dropout)
-                    least = least_bytes(M, N, D, options.rank, dtype.itemsize, backward)
-                    kernel = "backward" if backward else "forward"
-                    print(
-                        f"{device.name:16} {kernel:9} {name}  {dropout!s:7}  {r.registers:9}  {r.spills:6}  "
-                        f"{r.shared:6}  {device.shared:6}  {r.occupancy:9.2f}  {r.tensor_core:11}  {r.wide_loads:13}  "
-                        f"{least / 1e6:8.1f}  {least / device.bandwidth / 1e6:12.1f}",
-                        flush=True,
-                    )
+    sizes = (*options.sizes, options.rank)
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    asked = ([known[name] for name in options.devices], options.operations, options.dtypes, options.dropout)
+    for device, operation, name, p in itertools.product(*asked):
+        dtype = DTYPES[name]
+        launches = launches_of(operation, device, dtype, sizes, p)
+        least = least_bytes(operation, sizes, dtype.itemsize)
+        for r in launches:
+            code = (r.kernel, r.registers, r.spills, r.shared, device.shared, f"{r.occupancy:.2f}")
+            code += (r.tensor_core, r.wide_loads, f"{least / 1e6:.1f}", f"{least / device.bandwidth / 1e6:.1f}")
+            writer.writerow((triton.__version__, device.name, operation, name, p, *sizes, len(launches), *code))
+            sys.stdout.flush()
 
 
 if __name__ == "__main__":

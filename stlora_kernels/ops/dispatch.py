@@ -6,11 +6,14 @@ choice falls to the next backend where a faster one does not cover the call, and
 """
 
 import functools
+import importlib
 import importlib.util
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -22,13 +25,11 @@ from stlora_kernels.ops import native
 log = logging.getLogger("stlora_kernels")
 
 
-@functools.cache
-def _triton_is_there() -> bool:
-    return importlib.util.find_spec("triton") is not None
+_TRITON = importlib.util.find_spec("triton") is not None  # asked once, and before torch.compile would trace it
 
 
 def _why_no_triton(device_type: str) -> str | None:
-    if not _triton_is_there():
+    if not _TRITON:
         return "triton is not installed"
     # Its interpreter runs kernels on the CPU, slowly: for tests.
     interpreted = device_type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"
@@ -41,6 +42,9 @@ BACKENDS: dict[str, Callable[[str], str | None]] = {
     "triton": _why_no_triton,
     "reference": lambda device_type: None,
 }
+# What their kernels cover: the dtypes, and the highest rank.
+_HALVES = (torch.bfloat16, torch.float16)
+COVERED = {"cpu": ((torch.float32, torch.float64, *_HALVES), sys.maxsize), "triton": ((torch.float32, *_HALVES), 128)}
 
 
 def known(name: str) -> str:
@@ -136,6 +140,12 @@ def once_differentiable(backward: Callable[..., Any]) -> Callable[..., Any]:
 def needed(gradients: Sequence[Tensor], needs: Sequence[bool]) -> list[Tensor | None]:
     """What an operator returns, which can return tensors only, without those that only fill a place."""
     return [g if n else None for g, n in zip(gradients, needs, strict=True)]
+
+
+@functools.cache
+def kernels(operation: str, backend: str) -> ModuleType:
+    """Where a backend computes an operation. Imported when first used: triton takes longer than the whole package."""
+    return importlib.import_module(f"stlora_kernels.ops.{operation}.{backend}")
 
 
 def choose(

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from stlora_kernels.errors import InputError
-from stlora_kernels.ops import native
+from stlora_kernels.ops import dispatch, native
 
 ACTIVATIONS = ("relu", "leaky_relu")
 
@@ -24,11 +24,18 @@ def needs_grad(*tensors: Tensor | None) -> bool:
     return False
 
 
-def why_not_forward_mode(*tensors: Tensor | None) -> str | None:
-    """Why no kernel covers these, if a forward-mode derivative is carried through them; kernels have none."""
+def why_not(backend: str, x: Tensor, rank: int, *parameters: Tensor | None) -> str | None:
+    """Why a backend's kernels do not cover a call, or None if they do."""
+    if backend == "reference":
+        return None
+    dtypes, highest = dispatch.COVERED[backend]
+    if x.dtype not in dtypes:
+        return f"dtype {x.dtype} has no {backend} kernel"
+    if rank > highest:
+        return f"rank {rank} is beyond {highest}"
     if torch.compiler.is_compiling() or forward_ad._current_level < 0:
         return None
-    carried = any(t is not None and forward_ad.unpack_dual(t).tangent is not None for t in tensors)
+    carried = any(t is not None and forward_ad.unpack_dual(t).tangent is not None for t in (x, *parameters))
     return "forward-mode derivatives have no kernel" if carried else None
 
 

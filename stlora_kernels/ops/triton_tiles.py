@@ -9,15 +9,24 @@ import triton.language as tl
 
 
 @triton.jit
+def pick(items, i):
+    """items[i] of a tuple of pointers or numbers, where i is known only on the device."""
+    chosen = items[0]
+    for j in tl.static_range(1, len(items)):
+        chosen = tl.where(i == j, items[j], chosen)
+    return chosen
+
+
+@triton.jit
 def load_rows(base, m, n, c, stride_m, stride_n, stride_c, rows_exist, C):
     offsets = (m * stride_m + n * stride_n)[:, None] + c[None, :].to(tl.int64) * stride_c
     return tl.load(base + offsets, mask=rows_exist[:, None] & (c < C)[None, :], other=0.0)  # [rows, columns]
 
 
 @triton.jit
-def store_rows(base, values, m, n, c, N, C, rows_exist):
-    """Into a contiguous ``[M, N, C]``."""
-    offsets = ((m * N + n) * C)[:, None] + c[None, :]
+def store_rows(base, values, m, n, c, stride_m, stride_n, rows_exist, C):
+    """Into an array whose columns are neighbours."""
+    offsets = (m * stride_m + n * stride_n)[:, None] + c[None, :]
     tl.store(base + offsets, values.to(base.dtype.element_ty), mask=rows_exist[:, None] & (c < C)[None, :])
 
 
@@ -38,7 +47,7 @@ def load_gradient(grad, y, m, n, o, stride_m, stride_n, stride_o, rows_exist, N,
 
 
 @triton.jit
-def keep(m, n, c0, N, C, seed, threshold, COLUMNS: tl.constexpr, ALIGNED: tl.constexpr):
+def keep(m, n, c0, N, C, seed, threshold, layer, STREAM: tl.constexpr, COLUMNS: tl.constexpr, ALIGNED: tl.constexpr):
     """Which of columns ``[c0, c0 + COLUMNS)`` survive dropout, by the contract of ``philox.py``: ``[rows, COLUMNS]``.
 
     One draw gives four words, for four neighbours; rows that are not ALIGNED to that draw once per element.
@@ -50,8 +59,8 @@ def keep(m, n, c0, N, C, seed, threshold, COLUMNS: tl.constexpr, ALIGNED: tl.con
         element = first + (c0 + tl.arange(0, COLUMNS))[None, :]
         block = element // 4
     low, high = (block & 0xFFFFFFFF).to(tl.uint32), (block >> 32).to(tl.uint32)
-    zero = low ^ low  # stream and layer of a NALL
-    w0, w1, w2, w3 = tl.philox(seed, low, high, zero, zero)
+    zero = low ^ low
+    w0, w1, w2, w3 = tl.philox(seed, low, high, zero + STREAM, zero + tl.cast(layer, tl.uint32))
     if ALIGNED:
         words = tl.join(tl.join(w0, w2), tl.join(w1, w3)).reshape([m.shape[0], COLUMNS])
     else:

@@ -1,6 +1,7 @@
 """Fixtures of the matrix every backend passes."""
 
 import pytest
+from triton_cases import DEVICE
 
 from stlora_kernels.ops import native
 
@@ -14,3 +15,15 @@ def isa(request):
     native.kernels().select_isa(request.param)
     yield request.param
     native.kernels().select_isa(before)
+
+
+@pytest.fixture
+def within_bounds():
+    """Triton's kernels, interpreted, touch no memory but what they were given."""
+    if DEVICE == "cuda":
+        yield
+        return
+    import triton_interpreter
+
+    with triton_interpreter.within_bounds():
+        yield

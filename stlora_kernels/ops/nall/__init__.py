@@ -5,21 +5,11 @@ compiled or exported graph keeps the backend it was traced with. Autograd is a F
 on the operator costs twice as much per call. A plain eager call goes past the operators, straight to the backend.
 """
 
-import functools
-import importlib
-from types import ModuleType
-
 import torch
 from torch import Tensor
 
 from stlora_kernels.ops import dispatch, inputs, philox
-from stlora_kernels.ops.nall import cpu, reference
-
-
-@functools.cache
-def _kernels(backend: str) -> ModuleType:
-    """Triton comes only when it is used: importing it takes longer than the rest of the package."""
-    return cpu if backend == "cpu" else importlib.import_module(f"{__package__}.{backend}")
+from stlora_kernels.ops.nall import reference
 
 
 def nall(
@@ -49,7 +39,8 @@ def nall(
         alpha: plain multiplier of the low-rank path.
         dropout_p: probability of dropping an element on the low-rank path, in [0, 1].
         seed: 0-d int64 that decides the mask (see :mod:`stlora_kernels.ops.philox`); drawn from torch's
-            generator when dropout is on and none is given.
+            generator when dropout is on and none is given. In a CUDA graph, one on the GPU can change between replays;
+            any other is a constant.
         activation: None, "relu" or "leaky_relu".
         negative_slope: of leaky_relu, at least 0.
         node_index: ``[N]`` int64, the adapter each node slot uses; any order, repeats allowed.
@@ -72,7 +63,7 @@ def nall(
         x, weight, A, B = (inputs.autocast(t, device_type) for t in (x, weight, A, B))
         bias = None if bias is None else inputs.autocast(bias, device_type)
     seen_plain = inputs.check(x, weight, bias, A, B, alpha, dropout_p, seed, activation, negative_slope, node_index)
-    name = dispatch.choose("nall", backend, x.device.type, _why_not, x, weight, bias, A, B)
+    name = dispatch.choose("nall", backend, x.device.type, inputs.why_not, x, A.shape[2], weight, bias, A, B)
     if dropout_p > 0 and seed is None:
         seed = philox.draw_seed()
     if name == "reference":
@@ -86,12 +77,6 @@ def nall(
     if inputs.needs_grad(x, weight, bias, A, B):
         return dispatch.apply(_Nall, direct, direct, options, *tensors)
     return (_forward if direct else torch.ops.stlora.nall)(*tensors, *options)
-
-
-def _why_not(name: str, x: Tensor, *parameters: Tensor | None) -> str | None:
-    if name == "reference":
-        return None
-    return inputs.why_not_forward_mode(x, *parameters) or _kernels(name).why_not(x, parameters[-1])
 
 
 _library = torch.library.Library("stlora", "FRAGMENT")
@@ -108,11 +93,11 @@ _library.define(
 
 @torch.library.impl(_library, "nall", "CompositeExplicitAutograd")
 def _forward(*args):
-    return _kernels(args[-1]).forward(*args[:-1])
+    return dispatch.kernels("nall", args[-1]).forward(*args[:-1])
 
 
 def _backward(*args):
-    return _kernels(args[-1]).backward(*args[:-1])
+    return dispatch.kernels("nall", args[-1]).backward(*args[:-1])
 
 
 @torch.library.impl(_library, "nall_backward", "CompositeExplicitAutograd")

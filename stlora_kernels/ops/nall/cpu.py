@@ -9,13 +9,6 @@ from torch import Tensor
 
 from stlora_kernels.ops import native
 
-DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-
-
-def why_not(x: Tensor, B: Tensor) -> str | None:
-    """Why these kernels do not cover a call, or None if they do."""
-    return None if x.dtype in DTYPES else f"dtype {x.dtype} has no CPU kernel"
-
 
 def flatten(x: Tensor) -> Tensor:
     """``[*, N, I]`` -> ``[M, N, I]``: a view wherever the leading dims can be one, whatever the strides."""

@@ -15,7 +15,10 @@ Shares are added up by the last program to arrive, in order (triton_tiles.delive
 import triton
 import triton.language as tl
 
+from stlora_kernels.ops import philox
 from stlora_kernels.ops.triton_tiles import deliver, keep, load_gradient, load_matrix, load_rows, store_rows
+
+STREAM = tl.constexpr(philox.STREAM_LOW_RANK)
 
 
 @triton.jit
@@ -23,7 +26,7 @@ def low_rank_x(
     xt, m, n, i0, N, I, seed, threshold, scale, DROPOUT: tl.constexpr, BI: tl.constexpr, ALIGNED: tl.constexpr
 ):
     if DROPOUT:
-        kept = keep(m, n, i0, N, I, seed, threshold, BI, ALIGNED)
+        kept = keep(m, n, i0, N, I, seed, threshold, 0, STREAM, BI, ALIGNED)
         xt = tl.where(kept, xt * scale, 0.0).to(xt.dtype)
     return xt
 
@@ -63,7 +66,7 @@ def forward(
         acc = tl.where(acc <= 0, 0.0, acc)
     elif ACTIVATION == "leaky_relu":
         acc = tl.where(acc > 0, acc, acc * slope)
-    store_rows(y, acc, m, n, o, N, O, rows_exist)
+    store_rows(y, acc, m, n, o, N * O, O, rows_exist, O)
 
 
 @triton.jit
@@ -95,11 +98,11 @@ def shared_gradients(
     tile, split = pid // SPLITS, pid % SPLITS
     o = tile // i_blocks * BO + tl.arange(0, BO)
     i = tile % i_blocks * BI + tl.arange(0, BI)
-    rows = M.to(tl.int64) * N
+    rows = tl.cast(M, tl.int64) * N
     share = tl.cdiv(tl.cdiv(rows, BM), SPLITS) * BM
     acc, sums = tl.zeros([BO, BI], tl.float32), tl.zeros([BO], tl.float32)
     for q0 in range(split * share, tl.minimum((split + 1) * share, rows), BM):
-        q = q0 + tl.arange(0, BM)
+        q = tl.cast(q0, tl.int64) + tl.arange(0, BM)
         m, n = q // N, q % N
         g = load_gradient(grad, y, m, n, o, g_m, g_n, g_o, q < rows, N, O, slope, ACTIVATION)
         sums += tl.sum(g.to(tl.float32), 0)
@@ -131,7 +134,7 @@ def gradient_of_a(
     begin, rows, q_begin, q_end = adapter_share(p, split, first_slot, M, HAS_INDEX, SPLITS, BM)
     acc = tl.zeros([BO, R], tl.float32)
     for q0 in range(q_begin, q_end, BM):
-        q = q0 + tl.arange(0, BM)
+        q = tl.cast(q0, tl.int64) + tl.arange(0, BM)
         m, n = adapter_rows(q, rows, begin, order, M, HAS_INDEX)
         z = tl.zeros([BM, R], tl.float32)
         for i0 in range(0, I, BI):
@@ -162,7 +165,7 @@ def gradient_of_b(
     begin, rows, q_begin, q_end = adapter_share(p, split, first_slot, M, HAS_INDEX, SPLITS, BM)
     acc = tl.zeros([R, BI], tl.float32)
     for q0 in range(q_begin, q_end, BM):
-        q = q0 + tl.arange(0, BM)
+        q = tl.cast(q0, tl.int64) + tl.arange(0, BM)
         m, n = adapter_rows(q, rows, begin, order, M, HAS_INDEX)
         u = tl.zeros([BM, R], tl.float32)
         for o0 in range(0, O, BO):
@@ -201,30 +204,26 @@ def gradient_of_x(
     b = load_matrix(B + p * r * I, k, i, I, 1, r, I)  # [R, BI]
     low_rank = tl.dot(u.to(b.dtype), b, input_precision=PRECISION)
     if DROPOUT:
-        low_rank = tl.where(keep(m, n, i0, N, I, seed, threshold, BI, ALIGNED), low_rank * scale, 0.0)
-    store_rows(dx, acc + low_rank, m, n, i, N, I, m < M)
+        low_rank = tl.where(keep(m, n, i0, N, I, seed, threshold, 0, STREAM, BI, ALIGNED), low_rank * scale, 0.0)
+    store_rows(dx, acc + low_rank, m, n, i, N * I, I, m < M, I)
 
 
 @triton.jit
-def backward(
-    grad, y, x, weight, A, B, seed, node_index, order, first_slot, dx, dweight, dbias, dA, dB, workspace, counters,
+def parameter_gradients(
+    pid, grad, y, x, A, B, seed, order, first_slot, dweight, dbias, dA, dB, workspace, counters,
     M, N, I, O, P, r, g_m, g_n, g_o, x_m, x_n, x_i, alpha, threshold, scale, slope,
-    HAS_INDEX: tl.constexpr, SEED_AT: tl.constexpr, DROPOUT: tl.constexpr, ALIGNED: tl.constexpr,
-    ACTIVATION: tl.constexpr, PRECISION: tl.constexpr,
-    NEEDS_X: tl.constexpr, NEEDS_WEIGHT: tl.constexpr, NEEDS_BIAS: tl.constexpr,
+    HAS_INDEX: tl.constexpr, DROPOUT: tl.constexpr, ALIGNED: tl.constexpr, ACTIVATION: tl.constexpr,
+    PRECISION: tl.constexpr, NEEDS_WEIGHT: tl.constexpr, NEEDS_BIAS: tl.constexpr,
     NEEDS_A: tl.constexpr, NEEDS_B: tl.constexpr, WEIGHT_SPLITS: tl.constexpr, FACTOR_SPLITS: tl.constexpr,
     BM: tl.constexpr, BO: tl.constexpr, BI: tl.constexpr, R: tl.constexpr,
 ):  # fmt: skip
-    if SEED_AT:
-        seed = tl.load(seed)
-    pid = tl.program_id(0)
+    """The roles of one layer's parameters, the longest first; nall/triton.py's Share counts their programs."""
     o_blocks, i_blocks = tl.cdiv(O, BO), tl.cdiv(I, BI)
-    # Where each role's programs end, the longest first. Each has its own part of the workspace and of the counters.
     weight_end = o_blocks * i_blocks * WEIGHT_SPLITS if NEEDS_WEIGHT or NEEDS_BIAS else 0
     a_end = weight_end + (P * o_blocks * FACTOR_SPLITS if NEEDS_A else 0)
-    b_end = a_end + (P * i_blocks * FACTOR_SPLITS if NEEDS_B else 0)
-    a_parts = workspace + o_blocks * (i_blocks * BI + 1).to(tl.int64) * WEIGHT_SPLITS * BO
-    b_parts = a_parts + P * o_blocks.to(tl.int64) * FACTOR_SPLITS * BO * R
+    # Each role has its own part of the workspace and of the counters.
+    a_parts = workspace + tl.cast(o_blocks, tl.int64) * (i_blocks * BI + 1) * WEIGHT_SPLITS * BO
+    b_parts = a_parts + tl.cast(P, tl.int64) * o_blocks * FACTOR_SPLITS * BO * R
     a_counters = counters + o_blocks * (i_blocks + 1)
     b_counters = a_counters + P * o_blocks
     if pid < weight_end:
@@ -238,15 +237,37 @@ def backward(
             M, N, I, O, r, g_m, g_n, g_o, x_m, x_n, x_i, alpha, threshold, scale, slope,
             HAS_INDEX, DROPOUT, ALIGNED, ACTIVATION, PRECISION, FACTOR_SPLITS, BM, BO, BI, R,
         )  # fmt: skip
-    elif pid < b_end:
+    elif NEEDS_B:
         gradient_of_b(
             pid - a_end, grad, y, x, A, seed, order, first_slot, dB, b_parts, b_counters,
             M, N, I, O, r, g_m, g_n, g_o, x_m, x_n, x_i, alpha, threshold, scale, slope,
             HAS_INDEX, DROPOUT, ALIGNED, ACTIVATION, PRECISION, FACTOR_SPLITS, BM, BO, BI, R,
         )  # fmt: skip
+
+
+@triton.jit
+def backward(
+    grad, y, x, weight, A, B, seed, node_index, order, first_slot, dx, dweight, dbias, dA, dB, workspace, counters,
+    M, N, I, O, P, r, g_m, g_n, g_o, x_m, x_n, x_i, alpha, threshold, scale, slope, parameter_programs,
+    HAS_INDEX: tl.constexpr, SEED_AT: tl.constexpr, DROPOUT: tl.constexpr, ALIGNED: tl.constexpr,
+    ACTIVATION: tl.constexpr, PRECISION: tl.constexpr,
+    NEEDS_X: tl.constexpr, NEEDS_WEIGHT: tl.constexpr, NEEDS_BIAS: tl.constexpr,
+    NEEDS_A: tl.constexpr, NEEDS_B: tl.constexpr, WEIGHT_SPLITS: tl.constexpr, FACTOR_SPLITS: tl.constexpr,
+    BM: tl.constexpr, BO: tl.constexpr, BI: tl.constexpr, R: tl.constexpr,
+):  # fmt: skip
+    if SEED_AT:
+        seed = tl.load(seed)
+    pid = tl.program_id(0)
+    if pid < parameter_programs:
+        parameter_gradients(
+            pid, grad, y, x, A, B, seed, order, first_slot, dweight, dbias, dA, dB, workspace, counters,
+            M, N, I, O, P, r, g_m, g_n, g_o, x_m, x_n, x_i, alpha, threshold, scale, slope,
+            HAS_INDEX, DROPOUT, ALIGNED, ACTIVATION, PRECISION, NEEDS_WEIGHT, NEEDS_BIAS, NEEDS_A, NEEDS_B,
+            WEIGHT_SPLITS, FACTOR_SPLITS, BM, BO, BI, R,
+        )  # fmt: skip
     elif NEEDS_X:
         gradient_of_x(
-            pid - b_end, grad, y, weight, A, B, seed, node_index, dx,
+            pid - parameter_programs, grad, y, weight, A, B, seed, node_index, dx,
             M, N, I, O, r, g_m, g_n, g_o, alpha, threshold, scale, slope,
             HAS_INDEX, DROPOUT, ALIGNED, ACTIVATION, PRECISION, BM, BO, BI, R,
         )  # fmt: skip

@@ -10,8 +10,6 @@ from stlora_kernels.errors import InputError
 from stlora_kernels.ops import dispatch, inputs, philox
 from stlora_kernels.ops.nsp import cpu, reference
 
-_KERNELS = {"cpu": cpu}
-
 
 def nsp_layer(
     h: Tensor,
@@ -67,6 +65,9 @@ def nsp_stack(
     cost the forward pass again, a third of a training step, and reading them costs a few percent. Masks, normalised
     values and activations are recomputed. The backward pass adds the gradients only. On the CPU each thread keeps a
     scratch of at most ``6 L D (D + 4 r) + 1000 (D + r + L) + 2^17`` numbers, D and r rounded up to multiples of 32.
+    In Triton a backward pass takes, while it runs, ``2 L M N D`` numbers of the type of h, and ``2 M N D`` of fp32
+    where rows are wide (fp32, or more than 64 features); a forward pass over wide rows (fp32, or more than 128) takes
+    ``M N D`` of the type of h, and without gradients ``(L - 1) M N D`` of fp32.
 
     Args:
         h: ``[*, N, D]``, any leading dims and strides.
@@ -91,7 +92,9 @@ def nsp_stack(
         h = inputs.autocast(h, device_type)
         parameters = [[inputs.autocast(t, device_type) for t in tensors] for tensors in parameters]
     _check(h, parameters, alpha, eps, dropout_p, seed, negative_slope, node_index)
-    name = dispatch.choose("nsp_stack", backend, h.device.type, _why_not, h, parameters)
+    flat = [t for tensors in parameters for t in tensors]
+    rank = max(A.shape[2] for A in parameters[3])
+    name = dispatch.choose("nsp_stack", backend, h.device.type, inputs.why_not, h, rank, *flat)
     if dropout_p > 0 and seed is None:
         seed = philox.draw_seed()
     if name == "reference":
@@ -100,7 +103,6 @@ def nsp_stack(
         norms, ws, bs, As, Bs = parameters
         return reference.nsp_stack(h, norms, ws, bs, As, Bs, alpha, eps, negative_slope, dropout_p, seed, node_index)
     options = (alpha, eps, negative_slope, dropout_p, name)
-    flat = [t for tensors in parameters for t in tensors]
     direct = dispatch.plain(h, seed, node_index, *flat)
     if inputs.needs_grad(h, *flat):
         counts = [len(tensors) for tensors in parameters]
@@ -110,15 +112,6 @@ def nsp_stack(
 
 def _run(direct: bool, *arguments: Any) -> tuple[Tensor, Tensor]:
     return (_forward if direct else torch.ops.stlora.nsp_stack)(*arguments)
-
-
-def _why_not(name: str, h: Tensor, parameters: list[list[Tensor]]) -> str | None:
-    if name == "reference":
-        return None
-    if name not in _KERNELS:
-        return f"this version has no {name} kernels for it"
-    carried = inputs.why_not_forward_mode(h, *(t for tensors in parameters for t in tensors))
-    return carried or _KERNELS[name].why_not(h, parameters[-1][0])
 
 
 def _check(
@@ -170,11 +163,11 @@ _library.define(f"nsp_stack_backward(Tensor grad, Tensor saved, bool[] needs, Te
 
 @torch.library.impl(_library, "nsp_stack", "CompositeExplicitAutograd")
 def _forward(*args):
-    return _KERNELS[args[-1]].forward(*args[:-1])
+    return dispatch.kernels("nsp", args[-1]).forward(*args[:-1])
 
 
 def _backward(*args):
-    return _KERNELS[args[-1]].backward(*args[:-1])
+    return dispatch.kernels("nsp", args[-1]).backward(*args[:-1])
 
 
 @torch.library.impl(_library, "nsp_stack_backward", "CompositeExplicitAutograd")

@@ -8,9 +8,7 @@ import torch
 from torch import Tensor
 
 from stlora_kernels.ops import native
-from stlora_kernels.ops.nall.cpu import empty_gradients, flatten, why_not
-
-__all__ = ["backward", "forward", "why_not"]
+from stlora_kernels.ops.nall.cpu import empty_gradients, flatten
 
 
 def saved_like(h: Tensor, depth: int) -> Tensor:

@@ -1,0 +1,111 @@
+"""What the hosts of the Triton kernels share: options of a launch, counters, and how programs share a layer's rows."""
+
+import contextlib
+import functools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+
+_PROGRAMS = 4  # per multiprocessor that a launch aims for
+
+
+def on(x: Tensor) -> Any:
+    """Triton launches on the current device and its current stream."""
+    return torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext()
+
+
+def contiguous(t: Tensor | None) -> Tensor | None:
+    return None if t is None else t.contiguous()
+
+
+def numerics(x: Tensor, dropout_p: float, seed: Tensor | None) -> dict[str, Any]:
+    """Precision of fp32 products (exact, unless torch may use tf32) and the dropout contract, as kernels take them."""
+    on_device = seed is not None and x.is_cuda and seed.device == x.device
+    return {
+        "threshold": math.ceil(dropout_p * 2**32),
+        "scale": 0.0 if dropout_p == 1 else 1 / (1 - dropout_p),
+        "seed": 0 if seed is None else seed if on_device else int(seed),
+        "SEED_AT": on_device,
+        "DROPOUT": dropout_p > 0,
+        "ALIGNED": x.shape[-1] % 4 == 0,
+        "PRECISION": "tf32" if torch.backends.cuda.matmul.allow_tf32 else "ieee",
+    }
+
+
+def counters(x: Tensor, count: int) -> Tensor:
+    """Zeros, which every launch leaves as it found them; one set per stream, whose launches follow one another.
+
+    A CUDA graph gets zeros of its own, so that a replay does not meet the launches of a stream.
+    """
+    size = triton.next_power_of_2(count)
+    if not x.is_cuda:
+        return _kept_counters(x.device, 0, size)
+    if torch.cuda.is_current_stream_capturing():
+        return torch.zeros(size, dtype=torch.int32, device=x.device)
+    return _kept_counters(x.device, torch.cuda.current_stream(x.device).cuda_stream, size)
+
+
+@functools.cache
+def _kept_counters(device: torch.device, stream: int, size: int) -> Tensor:
+    return torch.zeros(size, dtype=torch.int32, device=device)
+
+
+def adapter_order(node_index: Tensor | None, adapters: int) -> tuple[Tensor | None, Tensor | None]:
+    """Node slots sorted by their adapter, and where each adapter's begin, ``[P + 1]``."""
+    if node_index is None:
+        return None, None
+    order = torch.argsort(node_index, stable=True)
+    return order, torch.searchsorted(node_index[order], torch.arange(adapters + 1, device=node_index.device))
+
+
+@dataclass(frozen=True)
+class Share:
+    """How programs share a layer's gradients: ``parameter_gradients`` in nall/triton_kernels.py."""
+
+    weight_splits: int  # parts of all rows, summed up for dW and db
+    factor_splits: int  # parts of an adapter's rows, for dA and dB
+    programs: int
+    counters: int
+    room: int  # fp32 numbers for the parts
+
+    @property
+    def splits(self) -> dict[str, int]:
+        return {"WEIGHT_SPLITS": self.weight_splits, "FACTOR_SPLITS": self.factor_splits}
+
+
+def share(
+    device: torch.device, needs: Sequence[bool], M: int, N: int, I: int, O: int, P: int, config: dict[str, int]
+) -> Share:
+    """Enough programs for the machine, none without a tile of rows; ``needs``: of weight, bias, A and B."""
+    BM, BO, BI, R = (config[name] for name in ("BM", "BO", "BI", "R"))
+    o_blocks, i_blocks = triton.cdiv(O, BO), triton.cdiv(I, BI)
+    wanted = _PROGRAMS * gpu(device).multiprocessors
+    weight_splits, factor_splits = (
+        max(1, min(triton.cdiv(rows, BM), wanted // max(1, tiles)))
+        for rows, tiles in ((M * N, o_blocks * i_blocks), (M * N // max(1, P), P * max(o_blocks, i_blocks)))
+    )
+    programs = o_blocks * i_blocks * weight_splits * (needs[0] or needs[1])
+    programs += P * factor_splits * (o_blocks * needs[2] + i_blocks * needs[3])
+    room = o_blocks * (i_blocks * BI + 1) * weight_splits * BO + P * (o_blocks * BO + i_blocks * BI) * factor_splits * R
+    return Share(weight_splits, factor_splits, programs, o_blocks * (i_blocks + 1) + P * (o_blocks + i_blocks), room)
+
+
+@dataclass(frozen=True)
+class Gpu:
+    multiprocessors: int
+    warp: int  # threads
+
+
+@functools.cache
+def gpu(device: torch.device) -> Gpu:
+    """What sizes a launch on this device, or in the interpreter."""
+    if device.type != "cuda":
+        return Gpu(multiprocessors=2, warp=32)
+    with torch.cuda.device(device):
+        warp = triton.runtime.driver.active.get_current_target().warp_size
+    return Gpu(torch.cuda.get_device_properties(device).multi_processor_count, warp)
