@@ -4,13 +4,14 @@
 
 The host code runs as it would with such a GPU, on tensors without data; where it launches a kernel, the kernel is
 compiled for exactly that launch. Counts come from the disassembly: spills are instructions that touch local memory.
-Bytes count each tensor once; the time they take at the device's datasheet bandwidth is a prediction, a bound from
-below, not a measurement.
+Bytes are what programs ask of the L2 cache (``triton_traffic.py``) and, the least that memory can be asked for, every
+tensor once. The time that the least takes at the device's datasheet bandwidth is a prediction, not a measurement.
 """
 
 import argparse
 import csv
 import itertools
+import json
 import os
 import re
 import subprocess
@@ -24,26 +25,23 @@ from unittest.mock import patch
 import torch
 import triton
 from triton.backends.compiler import GPUTarget
+from triton_calls import OPERATIONS, Sizes, call, least_bytes
 
 from stlora_kernels.ops import triton_launch
-from stlora_kernels.ops.nall import triton as nall
 from stlora_kernels.ops.nall import triton_kernels as nall_kernels
-from stlora_kernels.ops.nsp import triton as nsp
 from stlora_kernels.ops.nsp import triton_gradients as nsp_gradients
 from stlora_kernels.ops.nsp import triton_kernels as nsp_kernels
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-OPERATIONS = [f"{name} {way}" for name in ("nall", "nsp_layer", "nsp_stack") for way in ("forward", "backward")]
 COLUMNS = (
     "triton", "device", "operation", "dtype", "dropout", "M", "N", "D", "rank", "launches", "kernel", "registers",
-    "spills", "shared bytes", "shared limit", "occupancy", "tensor-core instructions", "16-byte loads", "least MB",
-    "predicted us",
+    "spills", "shared bytes", "shared limit", "occupancy", "tensor-core instructions", "16-byte loads", "asked MB",
+    "least MB", "predicted us",
 )  # fmt: skip
 KERNELS = (
     (nall_kernels, "forward"), (nall_kernels, "backward"),
     (nsp_kernels, "narrow"), (nsp_kernels, "wide"), (nsp_gradients, "backward"),
 )  # fmt: skip
-Sizes = tuple[int, int, int, int]  # M, N, D, rank
 
 
 @dataclass(frozen=True)
@@ -110,14 +108,6 @@ class _Compiling:
 
 def launches_of(operation: str, device: Device, dtype: torch.dtype, sizes: Sizes, p: float) -> list[Report]:
     """What one call of an operation launches, compiled for a device; the tensors have shapes only."""
-    M, N, D, r = sizes
-    name, direction = operation.split()
-
-    def tensor(*shape: int) -> torch.Tensor:
-        return torch.empty(*shape, dtype=dtype, device="meta")
-
-    x, weight, bias, A, B = tensor(M, N, D), tensor(D, D), tensor(D), tensor(N, D, r), tensor(N, r, D)
-    seed, L = torch.tensor(7), 4 if name == "nsp_stack" else 1
     compiled: list = []
     triton.runtime.driver.set_active(_AbsentGpu(device))
     with ExitStack() as patches:
@@ -125,20 +115,16 @@ def launches_of(operation: str, device: Device, dtype: torch.dtype, sizes: Sizes
             patches.enter_context(patch.object(module, kernel, _Compiling(getattr(module, kernel), compiled)))
         gpu = triton_launch.Gpu(device.multiprocessors, device.target.warp_size)
         patches.enter_context(patch.object(triton_launch, "gpu", lambda _: gpu))
-        if name == "nall":
-            nall_problem = (x, weight, bias, A, B, seed, None, 1.0, p, "none", 0.1)
-            if direction == "forward":
-                nall.forward(*nall_problem)
-            else:
-                nall.backward(x, None, [True] * 5, *nall_problem)
-        else:
-            problem = (*([t] * L for t in (bias, weight, bias, A, B)), seed, None, 1.0, 1e-6, 0.1, p)
-            if direction == "forward":
-                nsp.forward(x, True, *problem)
-            else:
-                saved = torch.empty(N, L - 1, M, D, device="meta")
-                nsp.backward(x, saved, [True] * (1 + 5 * L), x, *problem)
+        call(operation, dtype, sizes, p, "meta")
     return [report(kernel, device) for kernel in compiled]
+
+
+def asked_bytes(sizes: Sizes, operations: list[str]) -> dict[str, float]:
+    """What programs ask of L2, by operation and type: from the interpreter, which needs a process of its own."""
+    *shape, rank = map(str, sizes)
+    script = Path(__file__).with_name("triton_traffic.py")
+    command = [sys.executable, str(script), "--sizes", *shape, "--rank", rank, "--operations", *operations]
+    return json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
 
 
 def report(compiled: triton.compiler.CompiledKernel, device: Device) -> Report:
@@ -175,15 +161,6 @@ def _cuobjdump(cubin: bytes, what: str) -> str:
         return subprocess.run(command, capture_output=True, text=True, check=True, env=env).stdout
 
 
-def least_bytes(operation: str, sizes: Sizes, size: int) -> int:
-    """Every tensor moved once: x, the parameters, y; backward, the gradients; of a stack also its layers' inputs."""
-    M, N, D, r = sizes
-    depth = 4 if operation.startswith("nsp_stack") else 1
-    rows, parameters = M * N * D, depth * (D * D + 2 * D + 2 * N * D * r)
-    kept = 4 * (depth - 1) * rows
-    return kept + size * (3 * rows + 2 * parameters if operation.endswith("backward") else 2 * rows + parameters)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rank", type=int, default=16)
@@ -197,14 +174,16 @@ def main() -> None:
     sizes = (*options.sizes, options.rank)
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(COLUMNS)
+    traffic = asked_bytes(sizes, options.operations)
     asked = ([known[name] for name in options.devices], options.operations, options.dtypes, options.dropout)
     for device, operation, name, p in itertools.product(*asked):
-        dtype = DTYPES[name]
+        dtype, counted_as = DTYPES[name], "fp32" if name == "fp32" else "fp16"
         launches = launches_of(operation, device, dtype, sizes, p)
         least = least_bytes(operation, sizes, dtype.itemsize)
         for r in launches:
             code = (r.kernel, r.registers, r.spills, r.shared, device.shared, f"{r.occupancy:.2f}")
-            code += (r.tensor_core, r.wide_loads, f"{least / 1e6:.1f}", f"{least / device.bandwidth / 1e6:.1f}")
+            code += (r.tensor_core, r.wide_loads, f"{traffic[f'{operation} {counted_as}'] / 1e6:.1f}")
+            code += (f"{least / 1e6:.1f}", f"{least / device.bandwidth / 1e6:.1f}")
             writer.writerow((triton.__version__, device.name, operation, name, p, *sizes, len(launches), *code))
             sys.stdout.flush()
 

@@ -10,6 +10,9 @@ from typing import Any
 import torch
 import triton
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from stlora_kernels.ops import inputs
 
 _PROGRAMS = 4  # per multiprocessor that a launch aims for
 
@@ -55,12 +58,30 @@ def _kept_counters(device: torch.device, stream: int, size: int) -> Tensor:
     return torch.zeros(size, dtype=torch.int32, device=device)
 
 
-def adapter_order(node_index: Tensor | None, adapters: int) -> tuple[Tensor | None, Tensor | None]:
-    """Node slots sorted by their adapter, and where each adapter's begin, ``[P + 1]``."""
+_known_nodes = WeakTensorKeyDictionary()  # node_index -> (its version, adapters), order, first_slot
+
+
+def nodes(node_index: Tensor | None, adapters: int) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """The node_index, the node slots sorted by adapter, and where each adapter's begin, ``[P + 1]``.
+
+    Checking the range waits for the GPU and sorting takes launches, so both are done once, until it is written to.
+
+    Raises:
+        InputError: if it names an adapter that is not there, except while a CUDA graph is captured, which cannot wait.
+    """
     if node_index is None:
-        return None, None
-    order = torch.argsort(node_index, stable=True)
-    return order, torch.searchsorted(node_index[order], torch.arange(adapters + 1, device=node_index.device))
+        return None, None, None
+    capturing = node_index.is_cuda and torch.cuda.is_current_stream_capturing()
+    state = None if node_index.is_inference() else (node_index._version, adapters)
+    known_state, order, first_slot = _known_nodes.get(node_index, (None, None, None))
+    if known_state is None or known_state != state:
+        if not capturing:
+            inputs.check_range(node_index, adapters)
+        order = torch.argsort(node_index, stable=True)
+        first_slot = torch.searchsorted(node_index[order], torch.arange(adapters + 1, device=node_index.device))
+        if not capturing:
+            _known_nodes[node_index] = (state, order, first_slot)
+    return node_index.contiguous(), order, first_slot
 
 
 @dataclass(frozen=True)

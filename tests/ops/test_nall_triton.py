@@ -83,6 +83,27 @@ class _Counting:
         return self.kernel[grid]
 
 
+def test_a_node_index_is_looked_at_once_until_it_is_written_to(monkeypatch):
+    case = Case(5, 4, 6, 5, 2, adapters=3)
+    tensors = on_device(case.tensors(torch.float32))
+    sorts, argsort = [], torch.argsort
+    monkeypatch.setattr(torch, "argsort", lambda *a, **k: sorts.append(1) or argsort(*a, **k))
+    case.run("triton", tensors)
+    case.run("triton", tensors)
+    assert len(sorts) == 1
+    tensors["node_index"][0] = (tensors["node_index"][0] + 1) % 3
+    ours, expected = (case.run(backend, tensors) for backend in ("triton", "reference"))
+    assert len(sorts) == 2
+    for name, value in expected.items():
+        torch.testing.assert_close(ours[name], value)
+    tensors["node_index"][1] = 3
+    with pytest.raises(ValueError, match=r"node_index: got 3, expected an adapter in \[0, 3\)"):
+        case.call("triton", tensors)
+    with torch.inference_mode():
+        inside = {name: t.clone() for name, t in on_device(case.tensors(torch.float32)).items()}
+        torch.testing.assert_close(case.call("triton", inside), case.call("reference", inside))
+
+
 def test_offsets_beyond_32_bits():
     """Rows 2^30 elements apart: every stride fits 32 bits, the last row's offset does not."""
     case = Case(4, 2, 16, 8, 3)

@@ -22,7 +22,8 @@ def forward(
         return y
     x3, gpu = flatten(x), triton_launch.gpu(x.device)
     (M, N, I), (_, O, r) = x3.shape, A.shape
-    W, b, A_n, B_n, index = map(contiguous, (weight, bias, A, B, node_index))
+    W, b, A_n, B_n = map(contiguous, (weight, bias, A, B))
+    index, _, _ = triton_launch.nodes(node_index, A.shape[0])
     numerics = triton_launch.numerics(x, dropout_p, seed)
 
     def launch(config: triton_configs.Config) -> None:
@@ -49,8 +50,8 @@ def backward(
     gradients = empty_gradients((x, weight, weight if bias is None else bias, A, B), needs)
     x3, g3, gpu = flatten(x), flatten(grad), triton_launch.gpu(x.device)
     (M, N, I), (P, O, r) = x3.shape, A.shape
-    W, A_n, B_n, index = map(contiguous, (weight, A, B, node_index))
-    order, first_slot = triton_launch.adapter_order(index, P)
+    W, A_n, B_n = map(contiguous, (weight, A, B))
+    index, order, first_slot = triton_launch.nodes(node_index, P)
     numerics = triton_launch.numerics(x, dropout_p, seed)
 
     def launch(config: triton_configs.Config) -> None:

@@ -10,7 +10,6 @@ from stlora_kernels.ops import triton_configs, triton_launch
 from stlora_kernels.ops.nall.cpu import empty_gradients, flatten
 from stlora_kernels.ops.nsp import triton_gradients, triton_kernels
 from stlora_kernels.ops.nsp.cpu import saved_like
-from stlora_kernels.ops.triton_launch import contiguous
 
 
 def forward(
@@ -24,7 +23,8 @@ def forward(
     saved = saved_like(h, depth if save else 1)
     if y.numel() == 0:
         return y, saved
-    h3, gpu, index = flatten(h), triton_launch.gpu(h.device), contiguous(node_index)
+    h3, gpu = flatten(h), triton_launch.gpu(h.device)
+    index, _, _ = triton_launch.nodes(node_index, As[0].shape[0])
     M, N, D = h3.shape
     parameters = [tuple(t.contiguous() for t in tensors) for tensors in (norm_weights, weights, biases, As, Bs)]
     narrow = triton_configs.is_narrow("forward", h.dtype, D)
@@ -66,9 +66,9 @@ def backward(
     wanted = [any([next(asked) for _ in tensors]) for tensors in parameters]
     norms, weights, _, As, Bs = (tuple(t.contiguous() for t in tensors) for tensors in parameters)
     depth, P, ranks = len(weights), As[0].shape[0], tuple(A.shape[2] for A in As)
-    h3, g3, gpu, index = flatten(h), flatten(grad), triton_launch.gpu(h.device), contiguous(node_index)
+    h3, g3, gpu = flatten(h), flatten(grad), triton_launch.gpu(h.device)
     M, N, D = h3.shape
-    order, first_slot = triton_launch.adapter_order(index, P)
+    index, order, first_slot = triton_launch.nodes(node_index, P)
     narrow = triton_configs.is_narrow("backward", h.dtype, D)
     # What the rows leave to the other phases, [2, L, M, N, D], and where wide rows hand down their gradient.
     left = torch.empty(2, depth, M, N, D, dtype=h.dtype, device=h.device)
