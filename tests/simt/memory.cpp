@@ -1,0 +1,109 @@
+#include "memory.h"
+
+namespace simt {
+namespace {
+
+bool ordered(const Moment& before, const Moment& now) {
+  if (before.thread == now.thread || before.block_barriers < now.block_barriers) return true;
+  return before.warp() == now.warp() && before.warp_barriers < now.warp_barriers;
+}
+
+std::string place(std::size_t offset) { return "shared memory at byte " + std::to_string(offset); }
+
+}  // namespace
+
+SharedMemory::SharedMemory(std::size_t bytes)
+    : bytes_(bytes + alignment, 0xff),  // NaN in every floating-point type
+      granules_((bytes + granule - 1) / granule),
+      size_(bytes),
+      begin_(bytes_.data() + (alignment - reinterpret_cast<std::uintptr_t>(bytes_.data()) % alignment)) {}
+
+bool SharedMemory::holds(const void* address, std::size_t bytes) const {
+  const auto offset = static_cast<const unsigned char*>(address) - begin_;
+  return offset >= 0 && static_cast<std::size_t>(offset) + bytes <= size_;
+}
+
+template <class F>
+void SharedMemory::each(const void* address, std::size_t bytes, F&& f) {
+  const std::size_t begin = static_cast<const unsigned char*>(address) - begin_;
+  for (std::size_t g = begin / granule; g < (begin + bytes + granule - 1) / granule; ++g) f(granules_[g], g * granule);
+}
+
+void SharedMemory::read(const void* address, std::size_t bytes, const Moment& now) {
+  each(address, bytes, [&](Granule& g, std::size_t offset) {
+    if (g.in_flight) throw Error(place(offset) + " is read before the wait for its asynchronous copy");
+    if (!g.written) throw Error(place(offset) + " is read, and nobody has written it");
+    if (!ordered(g.writer, now))
+      throw Error("race: thread " + std::to_string(now.thread) + " reads " + place(offset) + ", which thread " +
+                  std::to_string(g.writer.thread) + " has written since the last barrier");
+    const bool same_time = g.read && g.reader.block_barriers == now.block_barriers;
+    g.read_by_many = same_time && (g.read_by_many || g.reader.thread != now.thread);
+    g.read_by_warps = same_time && (g.read_by_warps || g.reader.warp() != now.warp());
+    g.read = true;
+    g.reader = now;
+  });
+}
+
+void SharedMemory::refuse_races_of_write(const Granule& g, std::size_t offset, const Moment& now) {
+  const std::string here = "race: thread " + std::to_string(now.thread) + " writes " + place(offset) + ", which ";
+  if ((g.written || g.in_flight) && !ordered(g.writer, now))
+    throw Error(here + "thread " + std::to_string(g.writer.thread) + " has written since the last barrier");
+  if (!g.read || g.reader.block_barriers < now.block_barriers) return;
+  // The last reader's moment is the latest of its warp; other warps need a barrier of the block.
+  const bool after_all =
+      !g.read_by_warps && g.reader.warp() == now.warp() && g.reader.warp_barriers < now.warp_barriers;
+  if (!after_all && (g.read_by_many || g.reader.thread != now.thread))
+    throw Error(here + "another thread has read since the last barrier");
+}
+
+void SharedMemory::write(const void* address, std::size_t bytes, const Moment& now) {
+  each(address, bytes, [&](Granule& g, std::size_t offset) {
+    if (g.in_flight) throw Error(place(offset) + " is written while an asynchronous copy is on its way there");
+    refuse_races_of_write(g, offset, now);
+    g.written = true;
+    g.writer = now;
+  });
+}
+
+void SharedMemory::copy_begins(const void* address, std::size_t bytes, const Moment& now) {
+  each(address, bytes, [&](Granule& g, std::size_t offset) {
+    refuse_races_of_write(g, offset, now);
+    g.in_flight = true;
+    g.writer = now;
+  });
+}
+
+void SharedMemory::copy_lands(const void* address, std::size_t bytes, const Moment& now) {
+  each(address, bytes, [&](Granule& g, std::size_t) {
+    g.in_flight = false;
+    g.written = true;
+    g.writer = now;
+  });
+}
+
+std::map<std::uintptr_t, Allowed>& allowed() {
+  static std::map<std::uintptr_t, Allowed> regions;
+  return regions;
+}
+
+void check_global(const void* address, std::size_t bytes, bool write) {
+  const auto at = reinterpret_cast<std::uintptr_t>(address);
+  auto region = allowed().upper_bound(at);
+  if (region != allowed().begin()) {
+    --region;
+    if (at + bytes <= region->first + region->second.bytes) return;
+  }
+  std::string near = "no memory that the kernel was given";
+  if (region != allowed().end() && at >= region->first)
+    near = std::to_string(at - region->first) + " bytes into " + region->second.name + ", which has " +
+           std::to_string(region->second.bytes);
+  throw Error("out of bounds: " + std::to_string(bytes) + " bytes " + (write ? "written" : "read") + ", " + near);
+}
+
+Allow::Allow(const void* begin, std::size_t bytes, const char* name) : begin_(begin) {
+  allowed()[reinterpret_cast<std::uintptr_t>(begin)] = {bytes, name};
+}
+
+Allow::~Allow() { allowed().erase(reinterpret_cast<std::uintptr_t>(begin_)); }
+
+}  // namespace simt
