@@ -1,0 +1,90 @@
+// What lets one source be a CUDA kernel and, compiled by the host compiler against tests/simt, a program for the CPU:
+// watched pointers there and plain ones here, one macro for dynamic shared memory, one function that launches.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+namespace stlora::cuda {
+
+#ifdef STLORA_EMULATED
+
+template <typename T>
+using Ptr = simt::Checked<T>;
+
+#define STLORA_SHARED(name) \
+  Ptr<unsigned char> name { static_cast<unsigned char*>(simt::shared_memory()) }
+
+template <typename To>
+Ptr<To> as(Ptr<unsigned char> p) {
+  return reinterpret_cast<To*>(p.raw());
+}
+
+template <typename Vector, typename T>
+Vector load_vector(Ptr<const T> p) {
+  simt::check(p.raw(), sizeof(Vector), false);
+  return *reinterpret_cast<const Vector*>(p.raw());
+}
+
+simt::Options& emulation();  // how the tests run what is launched
+
+template <typename... Parameters, typename... Arguments>
+const char* launch(void (*kernel)(Parameters...), unsigned blocks, unsigned threads, std::size_t shared, void*,
+                   const Arguments&... arguments) {
+  simt::launch(emulation(), blocks, threads, shared, [&] { kernel(arguments...); });
+  return nullptr;
+}
+
+#else
+
+template <typename T>
+using Ptr = T*;
+
+#define STLORA_SHARED(name) extern __shared__ __align__(128) unsigned char name[]
+
+template <typename To>
+__device__ To* as(unsigned char* p) {
+  return reinterpret_cast<To*>(p);
+}
+
+template <typename Vector, typename T>
+__device__ Vector load_vector(const T* p) {
+  return *reinterpret_cast<const Vector*>(p);
+}
+
+// Null, or what CUDA says of the launch.
+template <typename... Parameters, typename... Arguments>
+const char* launch(void (*kernel)(Parameters...), unsigned blocks, unsigned threads, std::size_t shared, void* stream,
+                   const Arguments&... arguments) {
+  cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared));
+  if (error == cudaSuccess) {
+    kernel<<<blocks, threads, shared, static_cast<cudaStream_t>(stream)> > >(arguments...);
+    error = cudaGetLastError();
+  }
+  return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
+}
+
+#endif
+
+template <typename T>
+__device__ __forceinline__ T rounded(float x) {
+  if constexpr (sizeof(T) == 4) {
+    return x;
+  } else if constexpr (std::is_same_v<T, __half>) {
+    return __float2half(x);
+  } else {
+    return __float2bfloat16(x);
+  }
+}
+
+template <typename T>
+__device__ __forceinline__ float wide(T x) {
+  return static_cast<float>(x);
+}
+
+__host__ __device__ constexpr int round_up(int value, int to) { return (value + to - 1) / to * to; }
+
+}  // namespace stlora::cuda
