@@ -39,7 +39,7 @@ def counted(operation: str, dtype: torch.dtype, M: int, N: int, D: int, r: int, 
     with (
         patch.object(interpreter_builder, "create_masked_load", counting("create_masked_load", 1)),
         patch.object(interpreter_builder, "create_masked_store", counting("create_masked_store", 2)),
-        patch.object(triton_launch, "gpu", lambda _: triton_launch.Gpu(multiprocessors, warp=32)),
+        patch.object(triton_launch, "gpu", lambda _: triton_launch.Gpu(multiprocessors, "cuda", 32, True)),
     ):
         call(operation, dtype, (M, COUNTED_NODES, D, r), 0.1, "cpu")
     return total * N / COUNTED_NODES

@@ -7,12 +7,13 @@ choice falls to the next backend where a faster one does not cover the call, and
 
 import functools
 import importlib
+import importlib.metadata
 import importlib.util
 import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import ModuleType
 from typing import Any
 
@@ -25,12 +26,23 @@ from stlora_kernels.ops import native
 log = logging.getLogger("stlora_kernels")
 
 
-_TRITON = importlib.util.find_spec("triton") is not None  # asked once, and before torch.compile would trace it
+def _why_no_triton_here() -> str | None:
+    if importlib.util.find_spec("triton") is None:
+        return "triton is not installed"
+    for name in ("triton", "pytorch-triton", "pytorch-triton-rocm"):
+        with suppress(importlib.metadata.PackageNotFoundError):
+            version = importlib.metadata.version(name)
+            if tuple(map(int, version.split(".")[:2])) < (3, 3):
+                return f"triton is {version}, expected 3.3 or newer"
+    return None
+
+
+_NO_TRITON = _why_no_triton_here()  # asked once, and before torch.compile would trace it
 
 
 def _why_no_triton(device_type: str) -> str | None:
-    if not _TRITON:
-        return "triton is not installed"
+    if _NO_TRITON:
+        return _NO_TRITON
     # Its interpreter runs kernels on the CPU, slowly: for tests.
     interpreted = device_type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"
     return None if device_type == "cuda" or interpreted else f"the tensors are on {device_type}"

@@ -47,16 +47,24 @@ def from_table(kernel: str, dtype: torch.dtype, M: int, I: int, O: int, rank: in
             name: max(16, config[name] * 32 // max(32, config["R"])) for name in ("BM", "ROWS") if name in config
         }
         config |= {"BD": 16} if config["R"] > 64 and "BD" in config else {}
-    elif I % 8 or O % 8:  # rows that do not begin at 16 bytes are read number by number, each with its address
+    else:
+        config |= {name: config[name] * 64 // max(64, config["R"]) for name in ("BM", "ROWS") if name in config}
+        config |= {"threads": 256} if config["R"] > 16 else {}
+    if dtype.itemsize == 2 and (
+        I % 8 or O % 8
+    ):  # rows that do not begin at 16 bytes are read number by number, each with its address
         config |= {name: 32 for name in ("BO", "BI", "BD", "ROWS") if name in config}
     sizes = {"BM": M, "ROWS": M, "BO": O, "BI": I, "BD": I}
     return {name: min(value, _block(sizes[name])) if name in sizes else value for name, value in config.items()}
 
 
-def is_narrow(direction: str, dtype: torch.dtype, D: int) -> bool:
-    """Do a stack's rows stay in registers? Two chunks of columns forward, one backward; more spill, as does fp32."""
+def is_narrow(direction: str, dtype: torch.dtype, D: int, rank: int) -> bool:
+    """Do a stack's rows stay in registers? Two chunks of columns forward, one backward or of a high rank.
+
+    More would spill, as does fp32.
+    """
     chunk = 64 if D % 8 == 0 else 32
-    return dtype.itemsize == 2 and {"forward": 2, "backward": 1}[direction] * chunk >= D
+    return dtype.itemsize == 2 and (2 if direction == "forward" and rank <= 32 else 1) * chunk >= D
 
 
 def _block(size: int) -> int:
@@ -65,16 +73,18 @@ def _block(size: int) -> int:
 
 def options(config: Config, gpu: Gpu) -> Config:
     """As a launch takes them: threads in warps of the device, ptxas's options where it is ptxas that compiles."""
-    foreign = ("threads",) if gpu.warp == 32 else ("threads", "maxnreg")
+    foreign = ("threads",) if gpu.backend == "cuda" else ("threads", "maxnreg")
     ours = {name: value for name, value in config.items() if name not in foreign}
     return ours | {"num_warps": config["threads"] // gpu.warp, "enable_fp_fusion": True}
 
 
-def tuned(key: Hashable, x: Tensor, default: Config, launch: Callable[[Config], object]) -> Config:
+def tuned(
+    key: Hashable, M: int, x: Tensor, numerics: dict[str, object], default: Config, launch: Callable[[Config], object]
+) -> Config:
     """The configuration for a call; ``launch`` runs it with one, and can repeat, as it only overwrites its outputs."""
     if os.environ.get("STLORA_TRITON_AUTOTUNE") != "1" or (x.is_cuda and torch.cuda.is_current_stream_capturing()):
         return default
-    key = (key, x.device, x.dtype, tuple(default.items()))
+    key = (key, triton.next_power_of_2(M), x.device, x.dtype, numerics["PRECISION"], tuple(default.items()))
     if key not in _best:
         tried = [
             default,
@@ -90,7 +100,9 @@ _best: dict[Hashable, Config] = {}
 
 
 def _milliseconds(call: Callable[[], object], x: Tensor) -> float:
+    """Infinite for tiles that do not compile or do not fit; if none does, the call itself says why."""
     try:
         return triton.testing.do_bench(call, warmup=5, rep=20, return_mode="median") if x.is_cuda else 0.0
-    except triton.OutOfResources:
+    except (triton.TritonError, RuntimeError) as error:
+        log.debug("triton: passed over while tuning: %s", error)
         return float("inf")

@@ -26,7 +26,7 @@ def contiguous(t: Tensor | None) -> Tensor | None:
     return None if t is None else t.contiguous()
 
 
-def numerics(x: Tensor, dropout_p: float, seed: Tensor | None) -> dict[str, Any]:
+def numerics(x: Tensor, dropout_p: float, seed: Tensor | None, gpu: "Gpu") -> dict[str, Any]:
     """Precision of fp32 products (exact, unless torch may use tf32) and the dropout contract, as kernels take them."""
     on_device = seed is not None and x.is_cuda and seed.device == x.device
     return {
@@ -36,51 +36,41 @@ def numerics(x: Tensor, dropout_p: float, seed: Tensor | None) -> dict[str, Any]
         "SEED_AT": on_device,
         "DROPOUT": dropout_p > 0,
         "ALIGNED": x.shape[-1] % 4 == 0,
-        "PRECISION": "tf32" if torch.backends.cuda.matmul.allow_tf32 else "ieee",
+        "PRECISION": "tf32" if x.dtype == torch.float32 and gpu.has_tf32 and _may_use_tf32() else "ieee",
     }
 
 
-def counters(x: Tensor, count: int) -> Tensor:
-    """Zeros, which every launch leaves as it found them; one set per stream, whose launches follow one another.
-
-    A CUDA graph gets zeros of its own, so that a replay does not meet the launches of a stream.
-    """
-    size = triton.next_power_of_2(count)
-    if not x.is_cuda:
-        return _kept_counters(x.device, 0, size)
-    if torch.cuda.is_current_stream_capturing():
-        return torch.zeros(size, dtype=torch.int32, device=x.device)
-    return _kept_counters(x.device, torch.cuda.current_stream(x.device).cuda_stream, size)
+def _may_use_tf32() -> bool:
+    """What torch's own products may do; a process that has used the new way of saying so may not ask in the old."""
+    matmul = torch.backends.cuda.matmul
+    return matmul.fp32_precision == "tf32" if hasattr(matmul, "fp32_precision") else matmul.allow_tf32
 
 
-@functools.cache
-def _kept_counters(device: torch.device, stream: int, size: int) -> Tensor:
-    return torch.zeros(size, dtype=torch.int32, device=device)
+_checked = WeakTensorKeyDictionary()  # node_index -> the state in which its range was looked at
 
 
-_known_nodes = WeakTensorKeyDictionary()  # node_index -> (its version, adapters), order, first_slot
-
-
-def nodes(node_index: Tensor | None, adapters: int) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """The node_index, the node slots sorted by adapter, and where each adapter's begin, ``[P + 1]``.
-
-    Checking the range waits for the GPU and sorting takes launches, so both are done once, until it is written to.
+def checked(node_index: Tensor | None, adapters: int) -> Tensor | None:
+    """The node_index, contiguous. Looking at its range waits for the GPU, so it is done once, until it is written to.
 
     Raises:
         InputError: if it names an adapter that is not there, except while a CUDA graph is captured, which cannot wait.
     """
     if node_index is None:
-        return None, None, None
-    capturing = node_index.is_cuda and torch.cuda.is_current_stream_capturing()
+        return None
     state = None if node_index.is_inference() else (node_index._version, adapters)
-    known_state, order, first_slot = _known_nodes.get(node_index, (None, None, None))
-    if known_state is None or known_state != state:
-        if not capturing:
-            inputs.check_range(node_index, adapters)
-        order = torch.argsort(node_index, stable=True)
-        first_slot = torch.searchsorted(node_index[order], torch.arange(adapters + 1, device=node_index.device))
-        if not capturing:
-            _known_nodes[node_index] = (state, order, first_slot)
+    capturing = node_index.is_cuda and torch.cuda.is_current_stream_capturing()
+    if not capturing and (state is None or _checked.get(node_index) != state):
+        inputs.check_range(node_index, adapters)
+        _checked[node_index] = state
+    return node_index.contiguous()
+
+
+def by_adapter(node_index: Tensor | None, adapters: int) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """The node_index, the node slots sorted by adapter, and where each adapter's begin, ``[P + 1]``."""
+    if node_index is None:
+        return None, None, None
+    order = torch.argsort(node_index, stable=True)
+    first_slot = torch.searchsorted(node_index[order], torch.arange(adapters + 1, device=node_index.device))
     return node_index.contiguous(), order, first_slot
 
 
@@ -104,7 +94,7 @@ def share(
 ) -> Share:
     """Enough programs for the machine, none without a tile of rows; ``needs``: of weight, bias, A and B."""
     BM, BO, BI, R = (config[name] for name in ("BM", "BO", "BI", "R"))
-    o_blocks, i_blocks = triton.cdiv(O, BO), triton.cdiv(I, BI)
+    o_blocks, i_blocks = triton.cdiv(O, BO), max(1, triton.cdiv(I, BI))
     wanted = _PROGRAMS * gpu(device).multiprocessors
     weight_splits, factor_splits = (
         max(1, min(triton.cdiv(rows, BM), wanted // max(1, tiles)))
@@ -112,21 +102,26 @@ def share(
     )
     programs = o_blocks * i_blocks * weight_splits * (needs[0] or needs[1])
     programs += P * factor_splits * (o_blocks * needs[2] + i_blocks * needs[3])
-    room = o_blocks * (i_blocks * BI + 1) * weight_splits * BO + P * (o_blocks * BO + i_blocks * BI) * factor_splits * R
+    room = o_blocks * (i_blocks * BI + 1) * weight_splits * BO if weight_splits > 1 else 0
+    room += P * (o_blocks * BO + i_blocks * BI) * factor_splits * R if factor_splits > 1 else 0
     return Share(weight_splits, factor_splits, programs, o_blocks * (i_blocks + 1) + P * (o_blocks + i_blocks), room)
 
 
 @dataclass(frozen=True)
 class Gpu:
     multiprocessors: int
+    backend: str  # Triton's: cuda or hip
     warp: int  # threads
+    has_tf32: bool
 
 
 @functools.cache
 def gpu(device: torch.device) -> Gpu:
     """What sizes a launch on this device, or in the interpreter."""
     if device.type != "cuda":
-        return Gpu(multiprocessors=2, warp=32)
+        return Gpu(multiprocessors=2, backend="cuda", warp=32, has_tf32=True)
     with torch.cuda.device(device):
-        warp = triton.runtime.driver.active.get_current_target().warp_size
-    return Gpu(torch.cuda.get_device_properties(device).multi_processor_count, warp)
+        target = triton.runtime.driver.active.get_current_target()
+    has_tf32 = target.arch >= 80 if target.backend == "cuda" else target.arch.startswith("gfx94")
+    multiprocessors = torch.cuda.get_device_properties(device).multi_processor_count
+    return Gpu(multiprocessors, target.backend, target.warp_size, has_tf32)

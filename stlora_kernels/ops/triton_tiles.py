@@ -4,6 +4,7 @@ Rows of an array ``[M, N, C]`` are named by vectors ``m`` and ``n``, so that a t
 several. Offsets are 64-bit. What lies beyond an array reads as zero.
 """
 
+import torch
 import triton
 import triton.language as tl
 
@@ -69,12 +70,26 @@ def keep(m, n, c0, N, C, seed, threshold, layer, STREAM: tl.constexpr, COLUMNS: 
     return words.to(tl.int64) >= threshold
 
 
+HIP = tl.constexpr(torch.version.hip is not None)
+
+
+@triton.jit
+def publish():
+    """Before a program counts itself: the stores of all its threads are where the count will release them from."""
+    if HIP:  # there, a barrier waits for no store, and the release that follows is of one wave and waits for its own
+        waves = tl.arange(0, 1024)
+        tl.inline_asm_elementwise(
+            "s_waitcnt vmcnt(0)\nv_mov_b32 $0, $1", "=v,v,~{memory}", [waves], dtype=tl.int32, is_pure=False, pack=1
+        )
+    tl.debug_barrier()
+
+
 @triton.jit
 def deliver(value, out, offsets, exists, workspace, counters, tile, split, SPLITS: tl.constexpr):
     """Stores a tile of which every one of SPLITS programs has a part.
 
     Each leaves its part in the workspace and counts itself; the last to arrive adds up all parts in the order of the
-    splits, the same bits from run to run, and sets the counter back for the next launch.
+    splits: the same bits from run to run.
     """
     if SPLITS == 1:
         tl.store(out + offsets, value.to(out.dtype.element_ty), mask=exists)
@@ -83,11 +98,10 @@ def deliver(value, out, offsets, exists, workspace, counters, tile, split, SPLIT
         inside = tl.arange(0, value.shape[0])[:, None] * value.shape[1] + tl.arange(0, value.shape[1])[None, :]
         parts = workspace + tile.to(tl.int64) * SPLITS * size + inside
         tl.store(parts + split * size, value)
-        tl.debug_barrier()  # every thread's share of the part, before the count says that it is there
+        publish()
         if tl.atomic_add(counters + tile, 1, sem="acq_rel") == SPLITS - 1:
             tl.debug_barrier()
             total = tl.zeros(value.shape, tl.float32)
             for s in range(SPLITS):
                 total += tl.load(parts + s * size, cache_modifier=".cg")  # from L2: other programs wrote it
             tl.store(out + offsets, total.to(out.dtype.element_ty), mask=exists)
-            tl.store(counters + tile, 0)

@@ -27,10 +27,10 @@ def test_options_are_the_devices():
     config = configs.from_table("nall backward", torch.float16, 64, 64, 64, 16)
     from stlora_kernels.ops.triton_launch import Gpu
 
-    nvidia, amd = (configs.options(config, Gpu(multiprocessors=100, warp=warp)) for warp in (32, 64))
-    assert (nvidia["num_warps"], amd["num_warps"]) == (8, 4)
-    assert "maxnreg" in nvidia
-    assert "maxnreg" not in amd
+    devices = [("cuda", 32), ("hip", 64), ("hip", 32)]  # NVIDIA's, AMD's CDNA and RDNA
+    nvidia, cdna, rdna = (configs.options(config, Gpu(100, backend, warp, True)) for backend, warp in devices)
+    assert [device["num_warps"] for device in (nvidia, cdna, rdna)] == [8, 4, 8]
+    assert ["maxnreg" in device for device in (nvidia, cdna, rdna)] == [True, False, False]
 
 
 @pytest.fixture

@@ -23,8 +23,8 @@ def forward(
     x3, gpu = flatten(x), triton_launch.gpu(x.device)
     (M, N, I), (_, O, r) = x3.shape, A.shape
     W, b, A_n, B_n = map(contiguous, (weight, bias, A, B))
-    index, _, _ = triton_launch.nodes(node_index, A.shape[0])
-    numerics = triton_launch.numerics(x, dropout_p, seed)
+    index = triton_launch.checked(node_index, A.shape[0])
+    numerics = triton_launch.numerics(x, dropout_p, seed, gpu)
 
     def launch(config: triton_configs.Config) -> None:
         grid = (N * triton.cdiv(M, config["BM"]), triton.cdiv(O, config["BO"]))
@@ -37,7 +37,11 @@ def forward(
 
     with triton_launch.on(x):
         default = triton_configs.from_table("nall forward", x.dtype, M, I, O, r)
-        launch(triton_configs.tuned(("nall forward", N, I, O, r, dropout_p > 0), x, default, launch))
+        launch(
+            triton_configs.tuned(
+                ("nall forward", N, I, O, r, dropout_p > 0, activation, index is None), M, x, numerics, default, launch
+            )
+        )
     return y
 
 
@@ -51,8 +55,8 @@ def backward(
     x3, g3, gpu = flatten(x), flatten(grad), triton_launch.gpu(x.device)
     (M, N, I), (P, O, r) = x3.shape, A.shape
     W, A_n, B_n = map(contiguous, (weight, A, B))
-    index, order, first_slot = triton_launch.nodes(node_index, P)
-    numerics = triton_launch.numerics(x, dropout_p, seed)
+    index, order, first_slot = triton_launch.by_adapter(node_index, P)
+    numerics = triton_launch.numerics(x, dropout_p, seed, gpu)
 
     def launch(config: triton_configs.Config) -> None:
         share = triton_launch.share(x.device, needs[1:], M, N, I, O, P, config)
@@ -63,7 +67,7 @@ def backward(
             g3, y, x3, W, A_n, B_n, node_index=index, order=order, first_slot=first_slot,
             dx=gradients[0], dweight=gradients[1], dbias=gradients[2], dA=gradients[3], dB=gradients[4],
             workspace=torch.empty(share.room, dtype=torch.float32, device=x.device),
-            counters=triton_launch.counters(x, share.counters),
+            counters=torch.zeros(share.counters, dtype=torch.int32, device=x.device),
             M=M, N=N, I=I, O=O, P=P, r=r, g_m=g3.stride(0), g_n=g3.stride(1), g_o=g3.stride(2),
             x_m=x3.stride(0), x_n=x3.stride(1), x_i=x3.stride(2), alpha=alpha, slope=negative_slope,
             parameter_programs=share.programs, HAS_INDEX=index is not None, ACTIVATION=activation,
@@ -73,5 +77,14 @@ def backward(
 
     with triton_launch.on(x):
         default = triton_configs.from_table("nall backward", x.dtype, M, I, O, r)
-        launch(triton_configs.tuned(("nall backward", N, I, O, r, dropout_p > 0, tuple(needs)), x, default, launch))
+        launch(
+            triton_configs.tuned(
+                ("nall backward", N, I, O, P, r, dropout_p > 0, activation, index is None, *needs),
+                M,
+                x,
+                numerics,
+                default,
+                launch,
+            )
+        )
     return gradients

@@ -7,8 +7,8 @@ have brought them. y is written once.
 Backward, one grid of four roles, each owning a tile of one result and recomputing what is small:
   dW, db a block of [O, I] and a share of all rows: G^T X, and the column sums of G;
   dA_p   a block of output rows of one adapter and a share of its rows: alpha G^T Z, Z = (mask * X) B_p^T;
-  dB_p   a block of input columns of one adapter and a share of its rows: U^T (mask * X), U = alpha G A_p;
-  dX     a tile of rows of one node, a block of input columns: G W + mask * (U B_p).
+  dB_p   a block of input columns of one adapter and a share of its rows: alpha U^T (mask * X), U = G A_p;
+  dX     a tile of rows of one node, a block of input columns: G W + mask * alpha (U B_p).
 Shares are added up by the last program to arrive, in order (triton_tiles.deliver). Z and U never leave the chip.
 """
 
@@ -31,7 +31,7 @@ def low_rank_x(
     return xt
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["seed"])
 def forward(
     x, weight, bias, A, B, seed, node_index, y, M, N, I, O, r, x_m, x_n, x_i,
     alpha, threshold, scale, slope,
@@ -57,9 +57,9 @@ def forward(
         acc = tl.dot(xt, w_t, acc, input_precision=PRECISION)
         xt = low_rank_x(xt, m, n, i0, N, I, seed, threshold, scale, DROPOUT, BI, ALIGNED)
         z = tl.dot(xt, b_t, z, input_precision=PRECISION)
-    z = tl.where((k < r)[None, :], z * alpha, 0.0)  # an infinite x times the padding of B
+    z = tl.where((k < r)[None, :], z, 0.0)  # an infinite x times the padding of B
     a_t = load_matrix(A + p * O * r, k, o, 1, r, r, O)  # [R, BO]
-    acc = tl.dot(z.to(a_t.dtype), a_t, acc, input_precision=PRECISION)
+    acc += alpha * tl.dot(z.to(a_t.dtype), a_t, input_precision=PRECISION)
     if HAS_BIAS:
         acc += tl.load(bias + o, mask=o < O, other=0.0).to(tl.float32)[None, :]
     if ACTIVATION == "relu":
@@ -94,7 +94,7 @@ def shared_gradients(
     ACTIVATION: tl.constexpr, PRECISION: tl.constexpr, NEEDS_WEIGHT: tl.constexpr, NEEDS_BIAS: tl.constexpr,
     SPLITS: tl.constexpr, BM: tl.constexpr, BO: tl.constexpr, BI: tl.constexpr,
 ):  # fmt: skip
-    o_blocks, i_blocks = tl.cdiv(O, BO), tl.cdiv(I, BI)
+    o_blocks, i_blocks = tl.cdiv(O, BO), tl.maximum(tl.cdiv(I, BI), 1)
     tile, split = pid // SPLITS, pid % SPLITS
     o = tile // i_blocks * BO + tl.arange(0, BO)
     i = tile % i_blocks * BI + tl.arange(0, BI)
@@ -114,7 +114,7 @@ def shared_gradients(
         deliver(acc, dweight, offsets, exists, workspace, counters, tile, split, SPLITS)
     if NEEDS_BIAS:
         if tile % i_blocks == 0:
-            parts = workspace + o_blocks * i_blocks * SPLITS * BO * BI
+            parts = workspace + tl.cast(o_blocks, tl.int64) * i_blocks * SPLITS * BO * BI
             ends = counters + o_blocks * i_blocks
             deliver(sums[:, None], dbias, o[:, None], (o < O)[:, None], parts, ends, tile // i_blocks, split, SPLITS)
 
@@ -144,9 +144,9 @@ def gradient_of_a(
             b_t = load_matrix(B + p * r * I, i, k, 1, I, I, r)  # [BI, R]
             z = tl.dot(xt, b_t, z, input_precision=PRECISION)
         g = load_gradient(grad, y, m, n, o, g_m, g_n, g_o, q < rows, N, O, slope, ACTIVATION)
-        acc = tl.dot(tl.trans(g), (z * alpha).to(g.dtype), acc, input_precision=PRECISION)
+        acc = tl.dot(tl.trans(g), z.to(g.dtype), acc, input_precision=PRECISION)
     offsets, exists = p * O * r + o[:, None] * r + k[None, :], (o < O)[:, None] & (k < r)[None, :]
-    deliver(acc, dA, offsets, exists, workspace, counters, tile, split, SPLITS)
+    deliver(acc * alpha, dA, offsets, exists, workspace, counters, tile, split, SPLITS)
 
 
 @triton.jit
@@ -175,9 +175,9 @@ def gradient_of_b(
             u = tl.dot(g, a, u, input_precision=PRECISION)
         xt = load_rows(x, m, n, i, x_m, x_n, x_i, q < rows, I)
         xt = low_rank_x(xt, m, n, i0, N, I, seed, threshold, scale, DROPOUT, BI, ALIGNED)
-        acc = tl.dot(tl.trans((u * alpha).to(xt.dtype)), xt, acc, input_precision=PRECISION)
+        acc = tl.dot(tl.trans(u.to(xt.dtype)), xt, acc, input_precision=PRECISION)
     offsets, exists = p * r * I + k[:, None] * I + i[None, :], (k < r)[:, None] & (i < I)[None, :]
-    deliver(acc, dB, offsets, exists, workspace, counters, tile, split, SPLITS)
+    deliver(acc * alpha, dB, offsets, exists, workspace, counters, tile, split, SPLITS)
 
 
 @triton.jit
@@ -200,9 +200,9 @@ def gradient_of_x(
         g = load_gradient(grad, y, m, n, o, g_m, g_n, g_o, m < M, N, O, slope, ACTIVATION)
         acc = tl.dot(g, load_matrix(weight, o, i, I, 1, O, I), acc, input_precision=PRECISION)
         u = tl.dot(g, load_matrix(A + p * O * r, o, k, r, 1, O, r), u, input_precision=PRECISION)
-    u = tl.where((k < r)[None, :], u * alpha, 0.0)  # an infinite gradient times the padding of A
+    u = tl.where((k < r)[None, :], u, 0.0)  # an infinite gradient times the padding of A
     b = load_matrix(B + p * r * I, k, i, I, 1, r, I)  # [R, BI]
-    low_rank = tl.dot(u.to(b.dtype), b, input_precision=PRECISION)
+    low_rank = alpha * tl.dot(u.to(b.dtype), b, input_precision=PRECISION)
     if DROPOUT:
         low_rank = tl.where(keep(m, n, i0, N, I, seed, threshold, 0, STREAM, BI, ALIGNED), low_rank * scale, 0.0)
     store_rows(dx, acc + low_rank, m, n, i, N * I, I, m < M, I)
@@ -218,34 +218,41 @@ def parameter_gradients(
     BM: tl.constexpr, BO: tl.constexpr, BI: tl.constexpr, R: tl.constexpr,
 ):  # fmt: skip
     """The roles of one layer's parameters, the longest first; nall/triton.py's Share counts their programs."""
-    o_blocks, i_blocks = tl.cdiv(O, BO), tl.cdiv(I, BI)
+    o_blocks, i_blocks = tl.cdiv(O, BO), tl.maximum(tl.cdiv(I, BI), 1)  # where there is no x, there is a db
     weight_end = o_blocks * i_blocks * WEIGHT_SPLITS if NEEDS_WEIGHT or NEEDS_BIAS else 0
     a_end = weight_end + (P * o_blocks * FACTOR_SPLITS if NEEDS_A else 0)
     # Each role has its own part of the workspace and of the counters.
-    a_parts = workspace + tl.cast(o_blocks, tl.int64) * (i_blocks * BI + 1) * WEIGHT_SPLITS * BO
-    b_parts = a_parts + tl.cast(P, tl.int64) * o_blocks * FACTOR_SPLITS * BO * R
+    a_parts = workspace
+    if WEIGHT_SPLITS > 1:
+        a_parts += tl.cast(o_blocks, tl.int64) * (i_blocks * BI + 1) * WEIGHT_SPLITS * BO
+    b_parts = a_parts
+    if FACTOR_SPLITS > 1:
+        b_parts += tl.cast(P, tl.int64) * o_blocks * FACTOR_SPLITS * BO * R
     a_counters = counters + o_blocks * (i_blocks + 1)
     b_counters = a_counters + P * o_blocks
-    if pid < weight_end:
-        shared_gradients(
-            pid, grad, y, x, dweight, dbias, workspace, counters, M, N, I, O, g_m, g_n, g_o, x_m, x_n, x_i, slope,
-            ACTIVATION, PRECISION, NEEDS_WEIGHT, NEEDS_BIAS, WEIGHT_SPLITS, BM, BO, BI,
-        )  # fmt: skip
-    elif pid < a_end:
-        gradient_of_a(
-            pid - weight_end, grad, y, x, B, seed, order, first_slot, dA, a_parts, a_counters,
-            M, N, I, O, r, g_m, g_n, g_o, x_m, x_n, x_i, alpha, threshold, scale, slope,
-            HAS_INDEX, DROPOUT, ALIGNED, ACTIVATION, PRECISION, FACTOR_SPLITS, BM, BO, BI, R,
-        )  # fmt: skip
-    elif NEEDS_B:
-        gradient_of_b(
-            pid - a_end, grad, y, x, A, seed, order, first_slot, dB, b_parts, b_counters,
-            M, N, I, O, r, g_m, g_n, g_o, x_m, x_n, x_i, alpha, threshold, scale, slope,
-            HAS_INDEX, DROPOUT, ALIGNED, ACTIVATION, PRECISION, FACTOR_SPLITS, BM, BO, BI, R,
-        )  # fmt: skip
+    if NEEDS_WEIGHT or NEEDS_BIAS:
+        if pid < weight_end:
+            shared_gradients(
+                pid, grad, y, x, dweight, dbias, workspace, counters, M, N, I, O, g_m, g_n, g_o, x_m, x_n, x_i, slope,
+                ACTIVATION, PRECISION, NEEDS_WEIGHT, NEEDS_BIAS, WEIGHT_SPLITS, BM, BO, BI,
+            )  # fmt: skip
+    if NEEDS_A:
+        if (pid >= weight_end) & (pid < a_end):
+            gradient_of_a(
+                pid - weight_end, grad, y, x, B, seed, order, first_slot, dA, a_parts, a_counters,
+                M, N, I, O, r, g_m, g_n, g_o, x_m, x_n, x_i, alpha, threshold, scale, slope,
+                HAS_INDEX, DROPOUT, ALIGNED, ACTIVATION, PRECISION, FACTOR_SPLITS, BM, BO, BI, R,
+            )  # fmt: skip
+    if NEEDS_B:
+        if pid >= a_end:
+            gradient_of_b(
+                pid - a_end, grad, y, x, A, seed, order, first_slot, dB, b_parts, b_counters,
+                M, N, I, O, r, g_m, g_n, g_o, x_m, x_n, x_i, alpha, threshold, scale, slope,
+                HAS_INDEX, DROPOUT, ALIGNED, ACTIVATION, PRECISION, FACTOR_SPLITS, BM, BO, BI, R,
+            )  # fmt: skip
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["seed", "parameter_programs"])
 def backward(
     grad, y, x, weight, A, B, seed, node_index, order, first_slot, dx, dweight, dbias, dA, dB, workspace, counters,
     M, N, I, O, P, r, g_m, g_n, g_o, x_m, x_n, x_i, alpha, threshold, scale, slope, parameter_programs,

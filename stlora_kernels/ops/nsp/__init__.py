@@ -65,9 +65,11 @@ def nsp_stack(
     cost the forward pass again, a third of a training step, and reading them costs a few percent. Masks, normalised
     values and activations are recomputed. The backward pass adds the gradients only. On the CPU each thread keeps a
     scratch of at most ``6 L D (D + 4 r) + 1000 (D + r + L) + 2^17`` numbers, D and r rounded up to multiples of 32.
-    In Triton a backward pass takes, while it runs, ``2 L M N D`` numbers of the type of h, and ``2 M N D`` of fp32
-    where rows are wide (fp32, or more than 64 features); a forward pass over wide rows (fp32, or more than 128) takes
-    ``M N D`` of the type of h, and without gradients ``(L - 1) M N D`` of fp32.
+    In Triton a backward pass takes, while it runs, ``2 L M N D`` numbers of the type of h, and of fp32
+    ``L M N D / 32``, ``2 M N D`` where rows are wide (fp32, or more than 64 features), and for sums that programs share
+    at most ``4 L`` tiles of 64 by ``64 + 2 r`` per multiprocessor. A forward pass over wide rows (fp32, more than 128
+    features, or more than 64 and a rank above 32) takes ``M N D`` of the type of h and, without gradients,
+    ``(L - 1) M N D`` of fp32.
 
     Args:
         h: ``[*, N, D]``, any leading dims and strides.

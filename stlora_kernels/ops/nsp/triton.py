@@ -24,15 +24,15 @@ def forward(
     if y.numel() == 0:
         return y, saved
     h3, gpu = flatten(h), triton_launch.gpu(h.device)
-    index, _, _ = triton_launch.nodes(node_index, As[0].shape[0])
+    index = triton_launch.checked(node_index, As[0].shape[0])
     M, N, D = h3.shape
     parameters = [tuple(t.contiguous() for t in tensors) for tensors in (norm_weights, weights, biases, As, Bs)]
-    narrow = triton_configs.is_narrow("forward", h.dtype, D)
+    narrow = triton_configs.is_narrow("forward", h.dtype, D, max(ranks))
     kernel = triton_kernels.narrow if narrow else triton_kernels.wide
     # Wide rows' layers meet in memory whether or not a backward pass will come.
     meeting = saved if save or narrow else saved_like(h, depth)
     only = {"SAVE": save and depth > 1} if narrow else {"s_rows": torch.empty_like(y)}
-    numerics = triton_launch.numerics(h, dropout_p, seed)
+    numerics = triton_launch.numerics(h, dropout_p, seed, gpu)
 
     def launch(config: triton_configs.Config) -> None:
         chunks = {"CHUNKS": triton.cdiv(D, config["BD"])} if narrow else {}
@@ -46,7 +46,7 @@ def forward(
     with triton_launch.on(h):
         name = f"nsp {'narrow' if narrow else 'wide'} forward"
         default = triton_configs.from_table(name, h.dtype, M, D, D, max(ranks))
-        launch(triton_configs.tuned((name, N, D, ranks, dropout_p > 0), h, default, launch))
+        launch(triton_configs.tuned((name, N, D, ranks, dropout_p > 0, index is None), M, h, numerics, default, launch))
     return y, saved
 
 
@@ -68,12 +68,12 @@ def backward(
     depth, P, ranks = len(weights), As[0].shape[0], tuple(A.shape[2] for A in As)
     h3, g3, gpu = flatten(h), flatten(grad), triton_launch.gpu(h.device)
     M, N, D = h3.shape
-    index, order, first_slot = triton_launch.nodes(node_index, P)
-    narrow = triton_configs.is_narrow("backward", h.dtype, D)
+    index, order, first_slot = triton_launch.by_adapter(node_index, P)
+    narrow = triton_configs.is_narrow("backward", h.dtype, D, max(ranks))
     # What the rows leave to the other phases, [2, L, M, N, D], and where wide rows hand down their gradient.
     left = torch.empty(2, depth, M, N, D, dtype=h.dtype, device=h.device)
     chain = None if narrow else torch.empty(2, M, N, D, dtype=torch.float32, device=h.device)
-    numerics = triton_launch.numerics(h, dropout_p, seed)
+    numerics = triton_launch.numerics(h, dropout_p, seed, gpu)
 
     def launch(config: triton_configs.Config) -> None:
         share = triton_launch.share(h.device, wanted[1:], M, N, D, D, P, config)
@@ -86,7 +86,8 @@ def backward(
             g3, h3, saved, norms, weights, As, Bs, node_index=index, order=order, first_slot=first_slot,
             dh=gradients[0], dnorms=dnorms, dweights=dweights, dbiases=dbiases, dAs=dAs, dBs=dBs, inner_g=left[0],
             inner_s=left[1], norm_parts=work[depth * share.room :], chain=chain, workspace=work,
-            counters=triton_launch.counters(h, 3 + depth * share.counters), M=M, N=N, D=D, P=P, ranks=ranks, L=depth,
+            counters=torch.zeros(2 + depth * share.counters, dtype=torch.int32, device=h.device),
+            M=M, N=N, D=D, P=P, ranks=ranks, L=depth,
             g_m=g3.stride(0), g_n=g3.stride(1), g_d=g3.stride(2), h_m=h3.stride(0), h_n=h3.stride(1),
             h_d=h3.stride(2), saved_n=saved.stride(0), jobs=jobs, layer_programs=share.programs,
             layer_room=share.room, layer_counters=share.counters, alpha=alpha, eps=eps, slope=negative_slope,
@@ -97,5 +98,9 @@ def backward(
 
     with triton_launch.on(h):
         default = triton_configs.from_table("nsp backward", h.dtype, M, D, D, max(ranks))
-        launch(triton_configs.tuned(("nsp backward", N, D, ranks, dropout_p > 0, *wanted), h, default, launch))
+        launch(
+            triton_configs.tuned(
+                ("nsp backward", N, D, P, ranks, dropout_p > 0, index is None, *wanted), M, h, numerics, default, launch
+            )
+        )
     return [g if n else None for g, n in zip(gradients, needs, strict=True)]

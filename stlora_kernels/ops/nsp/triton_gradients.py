@@ -17,12 +17,12 @@ import triton.language as tl
 
 from stlora_kernels.ops.nall.triton_kernels import parameter_gradients
 from stlora_kernels.ops.nsp.triton_kernels import inverse_rms, load_chunks, load_input, sigma, squares_of
-from stlora_kernels.ops.triton_tiles import load_matrix, load_rows, pick, store_rows
+from stlora_kernels.ops.triton_tiles import load_matrix, load_rows, pick, publish, store_rows
 
 
 @triton.jit
 def through_sigma(
-    ds, h, r_rms, u, norm, B_p, s_out, sums, m, n, c0, rows_exist, N, D, r, seed, threshold, scale, slope, layer,
+    ds, h, r_rms, u, norm, B_p, s_out, sums, m, n, c0, rows_exist, N, D, r, alpha, seed, threshold, scale, slope, layer,
     DROPOUT: tl.constexpr, ALIGNED: tl.constexpr, PRECISION: tl.constexpr, BD: tl.constexpr, R: tl.constexpr,
 ):  # fmt: skip
     """Of one chunk, from ds = G W: dL/d(h over its rms), and its row sums along h over its rms.
@@ -34,7 +34,7 @@ def through_sigma(
         h, r_rms, norm, m, n, c0, N, D, seed, threshold, scale, slope, layer, DROPOUT, ALIGNED, BD
     )
     store_rows(s_out, s, m, n, i, N * D, D, rows_exist, D)
-    ds = tl.dot(u, load_matrix(B_p, k, i, D, 1, r, D), ds, input_precision=PRECISION) * slopes
+    ds = (ds + alpha * tl.dot(u, load_matrix(B_p, k, i, D, 1, r, D), input_precision=PRECISION)) * slopes
     tl.store(sums + i, tl.sum(ds * unit, 0), mask=i < D)
     ds *= norm_weight
     return ds, tl.sum(ds * unit, 1)
@@ -60,7 +60,7 @@ def narrow_rows(
             low = low + (g[b].to(weight.dtype.element_ty),)
             store_rows(inner_g + left, low[b], m, n, o, N * D, D, rows_exist, D)
             u = tl.dot(low[b], load_matrix(A_p, o, k, r, 1, D, r), u, input_precision=PRECISION)
-        u = tl.where((k < r)[None, :], u * alpha, 0.0).to(weight.dtype.element_ty)
+        u = tl.where((k < r)[None, :], u, 0.0).to(weight.dtype.element_ty)
         tile = ()
         for b in tl.static_range(CHUNKS):
             c = b * BD + tl.arange(0, BD)
@@ -74,7 +74,7 @@ def narrow_rows(
                 ds = tl.dot(low[c], w, ds, input_precision=PRECISION)
             ds, part = through_sigma(
                 ds, tile[b], r_rms, u, norm, B_p, inner_s + left, norm_parts + (layer * jobs + job) * D, m, n, b * BD,
-                rows_exist, N, D, r, seed, threshold, scale, slope, layer, DROPOUT, ALIGNED, PRECISION, BD, R,
+                rows_exist, N, D, r, alpha, seed, threshold, scale, slope, layer, DROPOUT, ALIGNED, PRECISION, BD, R,
             )  # fmt: skip
             inward, along = inward + (ds,), along + part
         before = ()
@@ -112,7 +112,7 @@ def wide_rows(
             u = tl.dot(low, load_matrix(A_p, o, k, r, 1, D, r), u, input_precision=PRECISION)
             x = load_input(layer, h, saved, m, n, o, M, D, h_m, h_n, h_d, saved_n, rows_exist, L)
             squares += tl.sum(x * x, 1)
-        u = tl.where((k < r)[None, :], u * alpha, 0.0).to(weight.dtype.element_ty)
+        u = tl.where((k < r)[None, :], u, 0.0).to(weight.dtype.element_ty)
         r_rms = inverse_rms(squares, rows_exist, D, eps)
         along = tl.zeros([BM], tl.float32)  # what of the gradient the norm takes away
         tl.debug_barrier()  # as they have the gradient in the type of W
@@ -126,7 +126,7 @@ def wide_rows(
             x = load_input(layer, h, saved, m, n, i, M, D, h_m, h_n, h_d, saved_n, rows_exist, L)
             ds, part = through_sigma(
                 ds, x, r_rms, u, norm, B_p, inner_s + left, norm_parts + (layer * jobs + job) * D, m, n, c0,
-                rows_exist, N, D, r, seed, threshold, scale, slope, layer, DROPOUT, ALIGNED, PRECISION, BD, R,
+                rows_exist, N, D, r, alpha, seed, threshold, scale, slope, layer, DROPOUT, ALIGNED, PRECISION, BD, R,
             )  # fmt: skip
             store_rows(inward, ds, m, n, i, N * D, D, rows_exist, D)
             along += part
@@ -154,7 +154,7 @@ def norm_gradient(job, dnorms, norm_parts, jobs, D, BM: tl.constexpr, BI: tl.con
     tl.store(dnorm + c, acc.to(dnorm.dtype.element_ty), mask=c < D)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["seed", "jobs", "layer_programs", "layer_room", "layer_counters"])
 def backward(
     grad, h, saved, norms, weights, As, Bs, seed, node_index, order, first_slot,
     dh, dnorms, dweights, dbiases, dAs, dBs, inner_g, inner_s, norm_parts, chain, workspace, counters,
@@ -189,7 +189,7 @@ def backward(
                 M, N, D, jobs, ranks, g_m, g_n, g_d, h_m, h_n, h_d, saved_n, alpha, eps, threshold, scale, slope,
                 L, DROPOUT, ALIGNED, PRECISION, ROWS, BD, R,
             )  # fmt: skip
-        tl.debug_barrier()  # every thread's stores, before the count says that they are there
+        publish()
         tl.atomic_add(counters + 1, 1, sem="release")
     else:
         while tl.atomic_add(counters + 1, 0, sem="acquire") < jobs:
@@ -203,12 +203,10 @@ def backward(
             dbias = pick(dbiases, of) if NEEDS_BIAS else dweight
             parameter_gradients(
                 job % layer_programs, g, g, s, pick(As, of), pick(Bs, of), 0, order, first_slot,
-                dweight, dbias, dA, dB, workspace + of * layer_room, counters + 3 + of * layer_counters,
+                dweight, dbias, dA, dB, workspace + of * layer_room, counters + 2 + of * layer_counters,
                 M, N, D, D, P, pick(ranks, of), N * D, D, 1, N * D, D, 1, alpha, 0, 1.0, slope,
                 HAS_INDEX, False, False, "none", PRECISION, NEEDS_WEIGHT, NEEDS_BIAS, NEEDS_A, NEEDS_B,
                 WEIGHT_SPLITS, FACTOR_SPLITS, BM, BO, BI, R,
             )  # fmt: skip
         elif NEEDS_NORM:
             norm_gradient(job - L * layer_programs, dnorms, norm_parts, jobs, D, BM, BI)
-    if tl.atomic_add(counters + 2, 1) == tl.num_programs(0) - 1:  # the last leaves the counters as it found them
-        tl.store(counters + tl.arange(0, 4), 0, mask=tl.arange(0, 4) < 3)

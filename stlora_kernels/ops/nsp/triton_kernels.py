@@ -70,7 +70,7 @@ def sigma(
     return unit, s, slopes, weight
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["seed"])
 def narrow(
     h, norms, weights, biases, As, Bs, seed, node_index, y, saved, M, N, D, ranks, h_m, h_n, h_d, saved_n,
     alpha, eps, threshold, scale, slope,
@@ -99,11 +99,11 @@ def narrow(
             s = s + (wide.to(weight.dtype.element_ty),)
             b_t = load_matrix(B_p, b * BD + tl.arange(0, BD), k, 1, D, D, r)  # [BD, R]
             z = tl.dot(s[b], b_t, z, input_precision=PRECISION)
-        z = tl.where((k < r)[None, :], z * alpha, 0.0).to(weight.dtype.element_ty)  # an infinite s times padding of B
+        z = tl.where((k < r)[None, :], z, 0.0).to(weight.dtype.element_ty)  # an infinite s times padding of B
         after = ()
         for b in tl.static_range(CHUNKS):
             o = b * BD + tl.arange(0, BD)
-            acc = tl.dot(z, load_matrix(A_p, k, o, 1, r, r, D), tile[b], input_precision=PRECISION)
+            acc = tile[b] + alpha * tl.dot(z, load_matrix(A_p, k, o, 1, r, r, D), input_precision=PRECISION)
             for c in tl.static_range(CHUNKS):
                 w_t = load_matrix(weight, c * BD + tl.arange(0, BD), o, 1, D, D, D)  # [BD of i, BD of o]
                 acc = tl.dot(s[c], w_t, acc, input_precision=PRECISION)
@@ -119,7 +119,7 @@ def narrow(
         store_rows(y, tile[b], m, n, b * BD + tl.arange(0, BD), N * D, D, rows_exist, D)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["seed"])
 def wide(
     h, norms, weights, biases, As, Bs, seed, node_index, y, saved, s_rows, M, N, D, ranks, h_m, h_n, h_d, saved_n,
     alpha, eps, threshold, scale, slope,
@@ -153,11 +153,11 @@ def wide(
             s = s.to(weight.dtype.element_ty)
             store_rows(s_rows, s, m, n, i, N * D, D, rows_exist, D)
             z = tl.dot(s, load_matrix(B_p, i, k, 1, D, D, r), z, input_precision=PRECISION)
-        z = tl.where((k < r)[None, :], z * alpha, 0.0).to(weight.dtype.element_ty)
+        z = tl.where((k < r)[None, :], z, 0.0).to(weight.dtype.element_ty)
         tl.debug_barrier()  # the products may read s with other threads
         for o0 in range(0, D, BD):
             o = o0 + tl.arange(0, BD)
-            acc = tl.dot(z, load_matrix(A_p, k, o, 1, r, r, D), input_precision=PRECISION)
+            acc = alpha * tl.dot(z, load_matrix(A_p, k, o, 1, r, r, D), input_precision=PRECISION)
             for i0 in range(0, D, BD):
                 i = i0 + tl.arange(0, BD)
                 s = load_rows(s_rows, m, n, i, N * D, D, 1, rows_exist, D)
