@@ -24,11 +24,10 @@ from unittest.mock import patch
 
 import torch
 import triton
-import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton_calls import OPERATIONS, Sizes, call, least_bytes
 
-from stlora_kernels.ops import triton_launch, triton_tiles
+from stlora_kernels.ops import triton_launch
 from stlora_kernels.ops.nall import triton_kernels as nall_kernels
 from stlora_kernels.ops.nsp import triton_gradients as nsp_gradients
 from stlora_kernels.ops.nsp import triton_kernels as nsp_kernels
@@ -115,7 +114,6 @@ def launches_of(operation: str, device: Device, dtype: torch.dtype, sizes: Sizes
         for module, kernel in KERNELS:
             patches.enter_context(patch.object(module, kernel, _Compiling(getattr(module, kernel), compiled)))
         gpu = triton_launch.Gpu(device.multiprocessors, device.target.backend, device.target.warp_size, True)
-        patches.enter_context(patch.object(triton_tiles, "HIP", tl.constexpr(device.target.backend == "hip")))
         patches.enter_context(patch.object(triton_launch, "gpu", lambda _: gpu))
         call(operation, dtype, sizes, p, "meta")
     return [report(kernel, device) for kernel in compiled]

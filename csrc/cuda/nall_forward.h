@@ -9,13 +9,9 @@
 #include <algorithm>
 #include <utility>
 
-#include "philox.h"
-#include "stlora/cuda.h"
-#include "tiles.h"
+#include "nall_tiles.h"
 
 namespace stlora::cuda {
-
-constexpr int kRows = 64, kThreads = 128, kColumns = 64, kMostRank = 128;
 
 // Where a block's shared memory goes, in bytes. The host asks for `bytes`, the kernel finds its tiles.
 template <typename T>
@@ -76,32 +72,6 @@ __device__ void load_weight(const NallProblem& p, Tile<T> to, int rows, int firs
   __pipeline_commit();
 }
 
-// The tile of x without the elements that dropout takes, the others scaled.
-template <typename T>
-__device__ void drop(const NallProblem& p, Tile<T> x, Tile<T> to, int64_t unit) {
-  const int64_t tiles = (p.rows + kRows - 1) / kRows, node = unit / tiles, first = unit % tiles * kRows;
-  const Dropout dropout{p.seed, uint64_t(ceil(p.dropout_p * 4294967296.0)),
-                        p.dropout_p < 1 ? float(1 / (1 - p.dropout_p)) : 0.0f, 0, 0};
-  const int groups = round_up(int(p.in), kFragment) / 4;  // of four columns; a row's first may stand inside a draw
-  for (int e = threadIdx.x; e < kRows * groups; e += blockDim.x) {
-    const int row = e / groups, column = e % groups * 4;
-    const uint64_t element = uint64_t(((first + row) * p.nodes + node) * p.in + column);
-    Dropout::Words words = dropout.draw(element / 4);
-    for (int i = 0; i < 4; ++i) {
-      if (i > 0 && (element + i) % 4 == 0) words = dropout.draw((element + i) / 4);
-      const float value = wide(static_cast<T>(x.at[row * x.length + column + i]));
-      const bool kept = dropout.keeps(words, element + i);
-      to.at[row * to.length + column + i] = rounded<T>(kept ? value * dropout.scale : 0.0f);
-    }
-  }
-}
-
-__device__ __forceinline__ float activated(float y, Activation activation, float slope) {
-  if (activation == Activation::relu) return y <= 0 ? 0.0f : y;
-  if (activation == Activation::leaky_relu) return y > 0 ? y : y * slope;
-  return y;
-}
-
 template <typename T, bool ALIGNED>
 __global__ void __launch_bounds__(kThreads)
     nall_forward_kernel(NallProblem p, void* y_data, bool resident, bool twice, bool a_aligned) {
@@ -133,7 +103,8 @@ __global__ void __launch_bounds__(kThreads)
     __syncthreads();
     const Tile<T> x{as<T>(here + l.x), l.in}, b{as<T>(here + l.b), l.in}, a{as<T>(here + l.a), l.rank};
     if (p.dropout_p > 0) {
-      drop(p, x, dropped, unit);
+      const int64_t node = unit / tiles, first = unit % tiles * kRows;
+      drop(p, x, dropped, 0, [&](int row) { return (first + row) * p.nodes + node; });
       __syncthreads();
     }
     {
@@ -174,11 +145,6 @@ __global__ void __launch_bounds__(kThreads)
     __syncthreads();  // before the next unit's tiles take the place of these
     if (!twice && more) load_unit<T, ALIGNED>(p, l, memory, unit + gridDim.x, a_aligned);
   }
-}
-
-template <typename T>
-bool begins_at_16_bytes(const void* p, int64_t step = 0) {
-  return reinterpret_cast<std::uintptr_t>(p) % 16 == 0 && step * int64_t(sizeof(T)) % 16 == 0;
 }
 
 // The widest layout that a device has room for; null bytes where there is none.

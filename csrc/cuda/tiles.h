@@ -1,7 +1,8 @@
-// Tiles in shared memory, rows times K, and their products C[m, n] = sum over k of L[m, k] R[n, k].
+// Tiles in shared memory and their products, C[m, n] = sum over k of L[m, k] R[n, k].
 //
-// x, W, A, B and z all are stored with k innermost in that product, so no tile is ever transposed. Rows of a tile are
-// padded to whole matrix fragments with zeros, and begin 16 bytes apart from a power of two: no bank conflicts.
+// An operand's tile has k along its rows, or, TRANSPOSED, along its columns: fragments are loaded from either, so no
+// tile is ever turned around. Rows of a tile are padded to whole fragments with zeros, and their lengths are 16 bytes
+// more than a power of two or so: no bank conflicts.
 #pragma once
 
 #include <cuda_pipeline.h>
@@ -59,16 +60,23 @@ class WarpProduct {
     for (int c = 0; c < COLUMNS; ++c) nvcuda::wmma::fill_fragment(sum_[c], 0.0f);
   }
 
-  // L from its row `row` on, R from its row `column` on; `k` is a multiple of 16. R has `columns` fragments of rows.
+  // L from its m = `row` on, R from its n = `column` on, `columns` fragments of it; `k` is a multiple of 16.
+  template <bool LEFT_TRANSPOSED = false, bool RIGHT_TRANSPOSED = false>
   __device__ void add(Tile<T> left, int row, Tile<T> right, int column, int columns, int k) {
     using namespace nvcuda;
-    wmma::fragment<wmma::matrix_a, 16, 16, 16, T, wmma::row_major> l;
-    wmma::fragment<wmma::matrix_b, 16, 16, 16, T, wmma::col_major> r;
+    wmma::fragment<wmma::matrix_a, 16, 16, 16, T, std::conditional_t<LEFT_TRANSPOSED, wmma::col_major, wmma::row_major>>
+        l;
+    wmma::fragment<wmma::matrix_b, 16, 16, 16, T,
+                   std::conditional_t<RIGHT_TRANSPOSED, wmma::row_major, wmma::col_major>>
+        r;
     for (int i = 0; i < k; i += kFragment) {
-      wmma::load_matrix_sync(l, left.at + (row * left.length + i), left.length);
+      wmma::load_matrix_sync(l, left.at + (LEFT_TRANSPOSED ? i * left.length + row : row * left.length + i),
+                             left.length);
       for (int c = 0; c < COLUMNS; ++c) {
         if (c >= columns) break;
-        wmma::load_matrix_sync(r, right.at + ((column + c * kFragment) * right.length + i), right.length);
+        const int n = column + c * kFragment;
+        wmma::load_matrix_sync(r, right.at + (RIGHT_TRANSPOSED ? i * right.length + n : n * right.length + i),
+                               right.length);
         wmma::mma_sync(sum_[c], l, r, sum_[c]);
       }
     }
@@ -94,13 +102,15 @@ class WarpProduct<float, COLUMNS> {
     for (float& s : sum_) s = 0;
   }
 
+  template <bool LEFT_TRANSPOSED = false, bool RIGHT_TRANSPOSED = false>
   __device__ void add(Tile<float> left, int row, Tile<float> right, int column, int columns, int k) {
-    const int lane = threadIdx.x % 32, r = row + lane / 2, first = lane % 2;
+    const int lane = threadIdx.x % 32, m = row + lane / 2, first = column + lane % 2;
     for (int i = 0; i < k; ++i) {
-      const float l = left.at[r * left.length + i];
+      const float l = left.at[LEFT_TRANSPOSED ? i * left.length + m : m * left.length + i];
       for (int c = 0; c < COLUMNS * 8; ++c) {
         if (c >= columns * 8) break;
-        sum_[c] += l * right.at[(column + first + 2 * c) * right.length + i];
+        const int n = first + 2 * c;
+        sum_[c] += l * right.at[RIGHT_TRANSPOSED ? i * right.length + n : n * right.length + i];
       }
     }
   }

@@ -32,8 +32,8 @@ def _why_no_triton_here() -> str | None:
     for name in ("triton", "pytorch-triton", "pytorch-triton-rocm"):
         with suppress(importlib.metadata.PackageNotFoundError):
             version = importlib.metadata.version(name)
-            if tuple(map(int, version.split(".")[:2])) < (3, 3):
-                return f"triton is {version}, expected 3.3 or newer"
+            if tuple(map(int, version.split(".")[:2])) < (3, 5):
+                return f"triton is {version}, expected 3.5 or newer"
     return None
 
 

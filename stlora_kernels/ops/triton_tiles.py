@@ -4,9 +4,9 @@ Rows of an array ``[M, N, C]`` are named by vectors ``m`` and ``n``, so that a t
 several. Offsets are 64-bit. What lies beyond an array reads as zero.
 """
 
-import torch
 import triton
 import triton.language as tl
+from triton.language.target_info import is_hip
 
 
 @triton.jit
@@ -70,13 +70,12 @@ def keep(m, n, c0, N, C, seed, threshold, layer, STREAM: tl.constexpr, COLUMNS: 
     return words.to(tl.int64) >= threshold
 
 
-HIP = tl.constexpr(torch.version.hip is not None)
-
-
 @triton.jit
 def publish():
     """Before a program counts itself: the stores of all its threads are where the count will release them from."""
-    if HIP:  # there, a barrier waits for no store, and the release that follows is of one wave and waits for its own
+    if (
+        is_hip()
+    ):  # there, a barrier waits for no store, and the release that follows is of one wave and waits for its own
         waves = tl.arange(0, 1024)
         tl.inline_asm_elementwise(
             "s_waitcnt vmcnt(0)\nv_mov_b32 $0, $1", "=v,v,~{memory}", [waves], dtype=tl.int32, is_pure=False, pack=1

@@ -1,5 +1,6 @@
 """Which backend runs, and what is said when it is not the fastest."""
 
+import importlib.metadata
 import logging
 import os
 import subprocess
@@ -196,3 +197,8 @@ except ValueError as error:
     result = python(code)
     assert result.returncode == 0, result.stderr
     assert "B: got shape [2, 2, 4]" in result.stdout
+
+
+def test_a_triton_that_is_too_old_is_passed_over_with_its_version(monkeypatch):
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "3.4.1")
+    assert dispatch._why_no_triton_here() == "triton is 3.4.1, expected 3.5 or newer"

@@ -20,4 +20,27 @@ const char* why_not(const NallProblem& problem, const Device& device);
 // y is contiguous [M, N, O]. `stream` is a cudaStream_t.
 const char* nall_forward(const NallProblem& problem, void* y, const Device& device, void* stream);
 
+// Where there is a node_index: node slots sorted by their adapter [N], and where each adapter's begin [P + 1].
+struct Nodes {
+  const int64_t *order, *first_slot;
+};
+
+// Room for sums that blocks share. Counters are zero, and zero again when the launch has run.
+struct Workspace {
+  float* floats;
+  unsigned* counters;
+};
+
+struct WorkspaceSize {
+  int64_t floats, counters;
+};
+
+WorkspaceSize nall_backward_workspace(const NallProblem& problem, const NallGradients& gradients, const Device& device);
+
+// grad is dL/dy; y is the forward's output, read only where there is an activation.
+// The results are the same bits from run to run.
+const char* nall_backward(const NallProblem& problem, const Strided& grad, const void* y,
+                          const NallGradients& gradients, const Nodes& nodes, const Workspace& workspace,
+                          const Device& device, void* stream);
+
 }  // namespace stlora::cuda

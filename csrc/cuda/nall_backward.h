@@ -1,0 +1,470 @@
+// Backward of the NALL: one grid of four roles, each block of four warps owning a tile of one result.
+//
+//   dW, db  64 x 64 of [O, I] and a share of all rows: G^T X, and the column sums of G;
+//   dA_p    64 rows of [O, r] of one adapter and a share of its rows: alpha G^T Z, Z = (mask * X) B_p^T;
+//   dB_p    64 columns of [r, I] of one adapter and a share of its rows: alpha U^T (mask * X), U = G A_p;
+//   dX      64 rows of one node: G W + alpha mask * (U B_p).
+//
+// Rows of G (the gradient before the activation, which is undone from y) and of X pass through shared memory 64 at a
+// time; Z and U never leave it. Shares are added up by the last block to arrive, in order: the same bits from run to
+// run.
+#pragma once
+
+#include "nall_tiles.h"
+
+namespace stlora::cuda {
+
+// Programs, parts and counters of the three roles that share rows. A part is a tile of 64 x 64, or 64 x r, floats.
+struct Shares {
+  int64_t weight_blocks, a_blocks, b_blocks, row_blocks;  // of the grid, in this order
+  int weight_splits, factor_splits;
+  int64_t a_parts, b_parts, bias_parts, floats;  // where they begin in the workspace, and its size
+  int64_t a_counters, b_counters, counters;
+};
+
+template <typename T>
+struct BackwardLayout {
+  int in, out, rank, block;  // row lengths of tiles of I, O, r and 64 columns
+  std::size_t x, g, a, b, low, narrow, weight, sums, low_sums, bytes;
+
+  __host__ __device__ explicit BackwardLayout(const NallProblem& p)
+      : in(row_length<T>(int(p.in))),
+        out(row_length<T>(int(p.out))),
+        rank(row_length<T>(int(p.rank))),
+        block(row_length<T>(kColumns)) {
+    const int ranks = round_up(int(p.rank), kFragment);
+    x = 0;  // of a role's wide operand: X or G
+    g = x;
+    a = x + bytes_of(kRows, in > out ? in : out);
+    b = a + bytes_of(round_up(int(p.out), kFragment), rank);
+    low = b + bytes_of(ranks, in);         // Z or U
+    narrow = low + bytes_of(kRows, rank);  // 64 columns of G or X
+    weight = narrow + bytes_of(kRows, block);
+    sums = weight + bytes_of(kRows, block);
+    low_sums = sums + kRows * sums_length(ranks) * sizeof(float);
+    bytes = low_sums + kRows * sums_length(ranks) * sizeof(float);
+  }
+  __host__ __device__ static std::size_t bytes_of(int rows, int length) {
+    return std::size_t(round_up(rows * length * int(sizeof(T)), 128));
+  }
+  __host__ __device__ static int sums_length(int ranks) { return (ranks > kColumns ? ranks : kColumns) + 4; }
+};
+
+struct Row {
+  int64_t m, n;
+};
+
+template <typename T>
+struct Backward {
+  NallProblem p;
+  Strided grad;
+  const void* y;
+  NallGradients out;
+  const int64_t *order, *first_slot;  // node slots by adapter, where there is a node_index
+  float* parts;
+  unsigned* counters;
+  Shares shares;
+  bool x_aligned, g_aligned, w_aligned, a_aligned;  // 16 bytes at a time
+
+  // The columns [first, first + columns) of X, and of G, of `rows` rows; what is beyond is zero.
+  template <typename RowOf>
+  __device__ void load_x(Tile<T> to, int rows, int first, int columns, RowOf row_of) const {
+    const Ptr<const T> x = static_cast<const T*>(p.x.data);
+    const auto at = [&](int i) {
+      const Row row = row_of(i);
+      return x + (row.m * p.x.row + row.n * p.x.node + first * p.x.feature);
+    };
+    x_aligned ? load_tile<true>(to, kRows, rows, columns, 1, at)
+              : load_tile<false>(to, kRows, rows, columns, p.x.feature, at);
+  }
+
+  template <typename RowOf>
+  __device__ void load_g(Tile<T> to, int rows, int first, int columns, RowOf row_of) const {
+    const Ptr<const T> g = static_cast<const T*>(grad.data);
+    if (p.activation == Activation::none) {
+      const auto at = [&](int i) {
+        const Row row = row_of(i);
+        return g + (row.m * grad.row + row.n * grad.node + first * grad.feature);
+      };
+      g_aligned ? load_tile<true>(to, kRows, rows, columns, 1, at)
+                : load_tile<false>(to, kRows, rows, columns, grad.feature, at);
+      return;
+    }
+    const Ptr<const T> y_rows = static_cast<const T*>(y);
+    const int padded = round_up(columns, kFragment);
+    for (int e = threadIdx.x; e < kRows * padded; e += blockDim.x) {
+      const int i = e / padded, o = first + e % padded;
+      float value = 0;
+      if (i < rows && e % padded < columns) {
+        const Row row = row_of(i);
+        value = wide(static_cast<T>(g[row.m * grad.row + row.n * grad.node + o * grad.feature]));
+        if (!(wide(static_cast<T>(y_rows[(row.m * p.nodes + row.n) * p.out + o])) > 0))
+          value = p.activation == Activation::relu ? 0.0f : value * float(p.negative_slope);
+      }
+      to.at[i * to.length + e % padded] = rounded<T>(value);
+    }
+  }
+
+  __device__ void load_a(Tile<T> to, int64_t adapter) const {
+    const Ptr<const T> a = static_cast<const T*>(p.A);
+    const auto at = [&](int row) { return a + (adapter * p.A_stride + row * p.rank); };
+    const int rows = round_up(int(p.out), kFragment);
+    a_aligned ? load_tile<true>(to, rows, int(p.out), int(p.rank), 1, at)
+              : load_tile<false>(to, rows, int(p.out), int(p.rank), 1, at);
+  }
+
+  __device__ void load_b(Tile<T> to, int64_t adapter) const {
+    const Ptr<const T> b = static_cast<const T*>(p.B);
+    const auto at = [&](int row) { return b + (adapter * p.B_stride + row * p.in); };
+    const int rows = round_up(int(p.rank), kFragment);
+    w_aligned ? load_tile<true>(to, rows, int(p.rank), int(p.in), 1, at)
+              : load_tile<false>(to, rows, int(p.rank), int(p.in), 1, at);
+  }
+
+  // A warp's 16 rows of float sums into the low-rank tile, in the type of its products.
+  __device__ void keep_low_rank(Tile<float> from, Tile<T> to, int row, int ranks) const {
+    __syncwarp();
+    for (int e = threadIdx.x % 32; e < 16 * ranks; e += 32) {
+      const int r = row + e / ranks, k = e % ranks;
+      to.at[r * to.length + k] = rounded<T>(from.at[r * from.length + k]);
+    }
+  }
+};
+
+__device__ __forceinline__ void arrive_copies() {
+  __pipeline_commit();
+  __pipeline_wait_prior(0);
+  __syncthreads();
+}
+
+// The tile's `height` x `width` numbers: into `out` at once where nobody shares it; else into the block's part of the
+// workspace, and the last block to arrive adds up all parts.
+template <typename T, typename Place>
+__device__ void deliver(Tile<float> tile, int height, int width, float scale, Ptr<T> out, Place place, Ptr<float> parts,
+                        Ptr<unsigned> counter, int split, int splits) {
+  __syncthreads();
+  if (splits == 1) {
+    for (int e = threadIdx.x; e < height * width; e += blockDim.x)
+      out[place(e / width, e % width)] = rounded<T>(scale * tile.at[e / width * tile.length + e % width]);
+    return;
+  }
+  const int64_t size = int64_t(height) * width;
+  for (int e = threadIdx.x; e < size; e += blockDim.x)
+    parts[split * size + e] = scale * tile.at[e / width * tile.length + e % width];
+  __threadfence();
+  __syncthreads();
+  STLORA_SHARED(memory);
+  const Ptr<unsigned> arrived = as<unsigned>(memory);  // all tiles have been read
+  if (threadIdx.x == 0) arrived[0] = atomicAdd(counter, 1u);
+  __syncthreads();
+  const bool last = arrived[0] == unsigned(splits - 1);
+  if (!last) return;
+  __threadfence();
+  for (int e = threadIdx.x; e < size; e += blockDim.x) {
+    float sum = 0;
+    for (int s = 0; s < splits; ++s) sum += parts[s * size + e];
+    out[place(e / width, e % width)] = rounded<T>(sum);
+  }
+  if (threadIdx.x == 0) counter[0] = 0;  // as the next launch expects it
+}
+
+template <typename T>
+__device__ void weight_gradient(const Backward<T>& w, const BackwardLayout<T>& l, Ptr<unsigned char> memory,
+                                int64_t block) {
+  const NallProblem& p = w.p;
+  const int64_t i_blocks = (p.in + kColumns - 1) / kColumns, splits = w.shares.weight_splits;
+  const int64_t tile = block / splits, split = block % splits, all = p.rows * p.nodes;
+  const int o0 = int(tile / i_blocks) * kColumns, i0 = int(tile % i_blocks) * kColumns;
+  const int outs = int(p.out) - o0 < kColumns ? int(p.out) - o0 : kColumns;
+  const int ins = int(p.in) - i0 < kColumns ? int(p.in) - i0 : kColumns;
+  const int64_t share = ((all + kRows - 1) / kRows + splits - 1) / splits * kRows;
+  const int64_t end = (split + 1) * share < all ? (split + 1) * share : all;
+  const Tile<T> g{as<T>(memory + l.narrow), l.block}, x{as<T>(memory + l.weight), l.block};
+  const Tile<float> sums{as<float>(memory + l.sums), BackwardLayout<T>::sums_length(round_up(int(p.rank), kFragment))};
+  const int row = threadIdx.x / 32 * 16, o_fragments = round_up(outs, kFragment) / kFragment;
+  WarpProduct<T, kColumns / kFragment> product;
+  float column_sum = 0;
+  for (int64_t q = split * share; q < end; q += kRows) {
+    const auto row_of = [&](int i) { return Row{(q + i) / p.nodes, (q + i) % p.nodes}; };
+    const int rows = int(end - q < kRows ? end - q : kRows);
+    w.load_g(g, rows, o0, outs, row_of);
+    w.load_x(x, rows, i0, ins, row_of);
+    arrive_copies();
+    if (row < o_fragments * kFragment)
+      product.template add<true, true>(g, row, x, 0, round_up(ins, kFragment) / kFragment, kRows);
+    if (int(threadIdx.x) < outs)
+      for (int i = 0; i < rows; ++i) column_sum += wide(static_cast<T>(g.at[i * g.length + threadIdx.x]));
+    __syncthreads();
+  }
+  if (row < o_fragments * kFragment) product.store(sums, row, round_up(ins, kFragment) / kFragment);
+  const Ptr<unsigned> counters = w.counters;
+  const Ptr<float> parts = w.parts;
+  const int64_t size = kColumns * kColumns;
+  if (w.out.weight)
+    deliver(
+        sums, outs, ins, 1.0f, Ptr<T>(static_cast<T*>(w.out.weight)),
+        [&](int o, int i) { return (o0 + o) * p.in + i0 + i; }, parts + tile * splits * size, counters + tile,
+        int(split), int(splits));
+  if (!w.out.bias || i0 != 0) return;
+  __syncthreads();
+  if (int(threadIdx.x) < outs) sums.at[threadIdx.x * sums.length] = column_sum;
+  const int64_t o_tile = o0 / kColumns;
+  deliver(
+      sums, outs, 1, 1.0f, Ptr<T>(static_cast<T*>(w.out.bias)), [&](int o, int) { return int64_t(o0 + o); },
+      parts + (w.shares.bias_parts + o_tile * splits * kColumns), counters + (w.shares.weight_blocks / splits + o_tile),
+      int(split), int(splits));
+}
+
+// What dA and dB have in common: a share [begin, end) of an adapter's rows, and where they stand.
+template <typename T>
+struct AdapterRows {
+  int64_t first_slot, begin, end;
+  const Backward<T>& w;
+
+  __device__ AdapterRows(const Backward<T>& w, int64_t adapter, int64_t split) : w(w) {
+    const Ptr<const int64_t> first = w.first_slot;
+    first_slot = w.first_slot ? static_cast<int64_t>(first[adapter]) : adapter;
+    const int64_t slots = w.first_slot ? static_cast<int64_t>(first[adapter + 1]) - first_slot : 1;
+    const int64_t all = slots * w.p.rows, splits = w.shares.factor_splits;
+    const int64_t share = ((all + kRows - 1) / kRows + splits - 1) / splits * kRows;
+    begin = split * share;
+    end = begin + share < all ? begin + share : all;
+  }
+  __device__ Row row(int64_t q) const {
+    const int64_t slot = first_slot + q / w.p.rows;
+    const Ptr<const int64_t> order = w.order;
+    return {q % w.p.rows, w.order ? static_cast<int64_t>(order[slot]) : slot};
+  }
+};
+
+template <typename T>
+__device__ void a_gradient(const Backward<T>& w, const BackwardLayout<T>& l, Ptr<unsigned char> memory, int64_t block) {
+  const NallProblem& p = w.p;
+  const int64_t o_blocks = (p.out + kColumns - 1) / kColumns, splits = w.shares.factor_splits;
+  const int64_t tile = block / splits, split = block % splits, adapter = tile / o_blocks;
+  const int o0 = int(tile % o_blocks) * kColumns, outs = int(p.out) - o0 < kColumns ? int(p.out) - o0 : kColumns;
+  const int ranks = round_up(int(p.rank), kFragment), in = round_up(int(p.in), kFragment);
+  const Tile<T> x{as<T>(memory + l.x), l.in}, b{as<T>(memory + l.b), l.in}, z{as<T>(memory + l.low), l.rank};
+  const Tile<T> g{as<T>(memory + l.narrow), l.block};
+  const Tile<float> sums{as<float>(memory + l.sums), BackwardLayout<T>::sums_length(ranks)};
+  const int row = threadIdx.x / 32 * 16, o_rows = round_up(outs, kFragment);
+  const AdapterRows<T> mine(w, adapter, split);
+  WarpProduct<T, kMostRank / kFragment> product;
+  w.load_b(b, adapter);
+  for (int64_t q = mine.begin; q < mine.end; q += kRows) {
+    const auto row_of = [&](int i) { return mine.row(q + i); };
+    const int rows = int(mine.end - q < kRows ? mine.end - q : kRows);
+    w.load_x(x, rows, 0, int(p.in), row_of);
+    w.load_g(g, rows, o0, outs, row_of);
+    arrive_copies();
+    if (p.dropout_p > 0) {
+      drop(p, x, x, 0, [&](int i) {
+        const Row r = i < rows ? mine.row(q + i) : Row{0, 0};
+        return r.m * p.nodes + r.n;
+      });
+      __syncthreads();
+    }
+    {
+      WarpProduct<T, kMostRank / kFragment> low_rank;
+      low_rank.add(x, row, b, 0, ranks / kFragment, in);
+      low_rank.store(sums, row, ranks / kFragment);
+    }
+    w.keep_low_rank(sums, z, row, ranks);
+    __syncthreads();
+    if (row < o_rows) product.template add<true, true>(g, row, z, 0, ranks / kFragment, kRows);
+    __syncthreads();
+  }
+  if (mine.begin >= mine.end) arrive_copies();
+  if (row < o_rows) product.store(sums, row, ranks / kFragment);
+  deliver(
+      sums, outs, int(p.rank), float(p.alpha), Ptr<T>(static_cast<T*>(w.out.A)),
+      [&](int o, int k) { return (adapter * p.out + o0 + o) * p.rank + k; },
+      Ptr<float>(w.parts) + (w.shares.a_parts + (adapter * p.out + o0) * p.rank * splits),
+      Ptr<unsigned>(w.counters) + (w.shares.a_counters + tile), int(split), int(splits));
+}
+
+template <typename T>
+__device__ void b_gradient(const Backward<T>& w, const BackwardLayout<T>& l, Ptr<unsigned char> memory, int64_t block) {
+  const NallProblem& p = w.p;
+  const int64_t i_blocks = (p.in + kColumns - 1) / kColumns, splits = w.shares.factor_splits;
+  const int64_t tile = block / splits, split = block % splits, adapter = tile / i_blocks;
+  const int i0 = int(tile % i_blocks) * kColumns, ins = int(p.in) - i0 < kColumns ? int(p.in) - i0 : kColumns;
+  const int ranks = round_up(int(p.rank), kFragment), out = round_up(int(p.out), kFragment);
+  const Tile<T> g{as<T>(memory + l.g), l.out}, a{as<T>(memory + l.a), l.rank}, u{as<T>(memory + l.low), l.rank};
+  const Tile<T> x{as<T>(memory + l.narrow), l.block};
+  const Tile<float> sums{as<float>(memory + l.sums), BackwardLayout<T>::sums_length(ranks)};
+  const int row = threadIdx.x / 32 * 16;
+  const bool has_columns = row < round_up(ins, kFragment);
+  const AdapterRows<T> mine(w, adapter, split);
+  // A warp owns 16 columns; of r there may be fewer than warps.
+  WarpProduct<T, 1> products[kMostRank / kFragment];
+  w.load_a(a, adapter);
+  for (int64_t q = mine.begin; q < mine.end; q += kRows) {
+    const auto row_of = [&](int i) { return mine.row(q + i); };
+    const int rows = int(mine.end - q < kRows ? mine.end - q : kRows);
+    w.load_g(g, rows, 0, int(p.out), row_of);
+    w.load_x(x, rows, i0, ins, row_of);
+    arrive_copies();
+    if (p.dropout_p > 0)
+      drop(
+          p, x, x, i0,
+          [&](int i) {
+            const Row r = i < rows ? mine.row(q + i) : Row{0, 0};
+            return r.m * p.nodes + r.n;
+          },
+          ins);
+    {
+      WarpProduct<T, kMostRank / kFragment> low_rank;
+      low_rank.template add<false, true>(g, row, a, 0, ranks / kFragment, out);
+      low_rank.store(sums, row, ranks / kFragment);
+    }
+    w.keep_low_rank(sums, u, row, ranks);
+    __syncthreads();
+    if (has_columns)
+      for (int k = 0; k < kMostRank / kFragment; ++k) {
+        if (k >= ranks / kFragment) break;
+        products[k].template add<true, true>(u, k * kFragment, x, row, 1, kRows);
+      }
+    __syncthreads();
+  }
+  if (mine.begin >= mine.end) arrive_copies();
+  // Ranks may be more rows than a tile of sums has: 64 at a time.
+  for (int k0 = 0; k0 < ranks; k0 += kRows) {
+    const int height = int(p.rank) - k0 < kRows ? int(p.rank) - k0 : kRows;
+    if (has_columns)
+      for (int k = 0; k < kMostRank / kFragment; ++k) {
+        if (k * kFragment < k0 || k * kFragment >= k0 + kRows || k >= ranks / kFragment) continue;
+        products[k].store(Tile<float>{sums.at + row, sums.length}, k * kFragment - k0, 1);
+      }
+    deliver(
+        sums, height, ins, float(p.alpha), Ptr<T>(static_cast<T*>(w.out.B)),
+        [&](int k, int i) { return (adapter * p.rank + k0 + k) * p.in + i0 + i; },
+        Ptr<float>(w.parts) +
+            (w.shares.b_parts + ((adapter * i_blocks + tile % i_blocks) * p.rank + k0) * kColumns * splits),
+        Ptr<unsigned>(w.counters) + (w.shares.b_counters + tile * 2 + k0 / kRows), int(split), int(splits));
+    __syncthreads();
+  }
+}
+
+template <typename T>
+__device__ void x_gradient(const Backward<T>& w, const BackwardLayout<T>& l, Ptr<unsigned char> memory, int64_t block) {
+  const NallProblem& p = w.p;
+  const int64_t tiles = (p.rows + kRows - 1) / kRows, node = block / tiles, first = block % tiles * kRows;
+  const Ptr<const int64_t> index = p.node_index;
+  const int64_t adapter = p.node_index ? static_cast<int64_t>(index[node]) : node;
+  const int rows = int(p.rows - first < kRows ? p.rows - first : kRows);
+  const int ranks = round_up(int(p.rank), kFragment), out = round_up(int(p.out), kFragment);
+  const Tile<T> g{as<T>(memory + l.g), l.out}, a{as<T>(memory + l.a), l.rank}, b{as<T>(memory + l.b), l.in};
+  const Tile<T> u{as<T>(memory + l.low), l.rank}, weight{as<T>(memory + l.weight), l.block};
+  const Tile<float> sums{as<float>(memory + l.sums), BackwardLayout<T>::sums_length(ranks)};
+  const Tile<float> low_sums{as<float>(memory + l.low_sums), sums.length};
+  const Ptr<const T> w_data = static_cast<const T*>(p.weight);
+  const Ptr<T> dx = static_cast<T*>(w.out.x);
+  const int row = threadIdx.x / 32 * 16;
+  w.load_g(g, rows, 0, int(p.out), [&](int i) { return Row{first + i, node}; });
+  w.load_a(a, adapter);
+  w.load_b(b, adapter);
+  arrive_copies();
+  {
+    WarpProduct<T, kMostRank / kFragment> low_rank;
+    low_rank.template add<false, true>(g, row, a, 0, ranks / kFragment, out);
+    low_rank.store(sums, row, ranks / kFragment);
+  }
+  w.keep_low_rank(sums, u, row, ranks);
+  const Dropout dropout{p.seed, uint64_t(ceil(p.dropout_p * 4294967296.0)),
+                        p.dropout_p < 1 ? float(1 / (1 - p.dropout_p)) : 0.0f, 0, 0};
+  for (int i0 = 0; i0 < p.in; i0 += kColumns) {
+    const int ins = int(p.in) - i0 < kColumns ? int(p.in) - i0 : kColumns;
+    const int fragments = round_up(ins, kFragment) / kFragment;
+    {
+      WarpProduct<T, kColumns / kFragment> product;
+      for (int o0 = 0; o0 < p.out; o0 += kRows) {
+        const int outs = int(p.out) - o0 < kRows ? int(p.out) - o0 : kRows;
+        __syncthreads();
+        const auto at = [&](int o) { return w_data + ((o0 + o) * p.in + i0); };
+        w.w_aligned ? load_tile<true>(weight, kRows, outs, ins, 1, at)
+                    : load_tile<false>(weight, kRows, outs, ins, 1, at);
+        arrive_copies();
+        product.template add<false, true>(Tile<T>{g.at + o0, g.length}, row, weight, 0, fragments,
+                                          round_up(outs, kFragment));
+      }
+      product.store(sums, row, fragments);
+    }
+    {
+      WarpProduct<T, kColumns / kFragment> product;
+      product.template add<false, true>(u, row, b, i0, fragments, ranks);
+      product.store(low_sums, row, fragments);
+    }
+    __syncwarp();
+    for (int e = threadIdx.x % 32; e < 16 * kColumns; e += 32) {
+      const int r = row + e / kColumns, c = e % kColumns;
+      if (r >= rows || c >= ins) continue;
+      const int64_t element = ((first + r) * p.nodes + node) * p.in + i0 + c;
+      float low = float(p.alpha) * low_sums.at[r * low_sums.length + c];
+      if (p.dropout_p > 0)
+        low = dropout.keeps(dropout.draw(uint64_t(element) / 4), uint64_t(element)) ? low * dropout.scale : 0.0f;
+      dx[element] = rounded<T>(sums.at[r * sums.length + c] + low);
+    }
+    __syncwarp();
+  }
+}
+
+template <typename T>
+__global__ void __launch_bounds__(kThreads) nall_backward_kernel(Backward<T> w) {
+  STLORA_SHARED(memory);
+  const BackwardLayout<T> l(w.p);
+  int64_t block = blockIdx.x;
+  if (block < w.shares.weight_blocks) return weight_gradient(w, l, memory, block);
+  block -= w.shares.weight_blocks;
+  if (block < w.shares.a_blocks) return a_gradient(w, l, memory, block);
+  block -= w.shares.a_blocks;
+  if (block < w.shares.b_blocks) return b_gradient(w, l, memory, block);
+  x_gradient(w, l, memory, block - w.shares.b_blocks);
+}
+
+inline Shares shares(const NallProblem& p, const NallGradients& out, const Device& device) {
+  const int64_t o_blocks = (p.out + kColumns - 1) / kColumns, i_blocks = (p.in + kColumns - 1) / kColumns;
+  const int64_t wanted = 4 * device.multiprocessors;
+  const auto splits = [&](int64_t rows, int64_t tiles) {
+    return int(std::max<int64_t>(1, std::min((rows + kRows - 1) / kRows, wanted / std::max<int64_t>(1, tiles))));
+  };
+  Shares s{};
+  s.weight_splits = splits(p.rows * p.nodes, o_blocks * i_blocks);
+  s.factor_splits =
+      splits(p.rows * p.nodes / std::max<int64_t>(1, p.adapters), p.adapters * std::max(o_blocks, i_blocks));
+  s.weight_blocks = out.weight || out.bias ? o_blocks * i_blocks * s.weight_splits : 0;
+  s.a_blocks = out.A ? p.adapters * o_blocks * s.factor_splits : 0;
+  s.b_blocks = out.B ? p.adapters * i_blocks * s.factor_splits : 0;
+  s.row_blocks = out.x ? p.nodes * ((p.rows + kRows - 1) / kRows) : 0;
+  s.bias_parts = o_blocks * i_blocks * s.weight_splits * kColumns * kColumns;
+  s.a_parts = s.bias_parts + o_blocks * s.weight_splits * kColumns;
+  s.b_parts = s.a_parts + p.adapters * p.out * p.rank * s.factor_splits;
+  s.floats = s.b_parts + p.adapters * i_blocks * p.rank * kColumns * s.factor_splits;
+  s.a_counters = o_blocks * i_blocks + o_blocks;
+  s.b_counters = s.a_counters + p.adapters * o_blocks;
+  s.counters = s.b_counters + p.adapters * i_blocks * 2;
+  return s;
+}
+
+template <typename T>
+const char* nall_backward_of(const NallProblem& p, const Strided& grad, const void* y, const NallGradients& out,
+                             const Nodes& nodes, const Workspace& workspace, const Device& device, void* stream) {
+  const BackwardLayout<T> layout(p);
+  const Shares s = shares(p, out, device);
+  const int64_t blocks = s.weight_blocks + s.a_blocks + s.b_blocks + s.row_blocks;
+  if (blocks == 0) return nullptr;
+  const auto whole = [&](const Strided& t) {
+    return t.feature == 1 && begins_at_16_bytes<T>(t.data, t.row) && begins_at_16_bytes<T>(t.data, t.node);
+  };
+  const bool x_aligned = whole(p.x) && p.in % (16 / int64_t(sizeof(T))) == 0;
+  const bool g_aligned = whole(grad) && p.out % (16 / int64_t(sizeof(T))) == 0;
+  const bool w_aligned = begins_at_16_bytes<T>(p.weight, p.in) && begins_at_16_bytes<T>(p.B, p.B_stride) &&
+                         begins_at_16_bytes<T>(p.B, p.in);
+  const bool a_aligned = begins_at_16_bytes<T>(p.A, p.rank) && begins_at_16_bytes<T>(p.A, p.A_stride);
+  const Backward<T> work{
+      p, grad,      y,         out,       nodes.order, nodes.first_slot, workspace.floats, workspace.counters,
+      s, x_aligned, g_aligned, w_aligned, a_aligned};
+  return launch(nall_backward_kernel<T>, unsigned(blocks), kThreads, layout.bytes, stream, work);
+}
+
+}  // namespace stlora::cuda
