@@ -29,7 +29,7 @@ struct Case {
   Activation activation = Activation::none;
   bool bias = true;
   int64_t gap = 0;                  // numbers between two rows of x
-  std::size_t shared = 227 * 1024;  // of the device
+  std::size_t shared = 227 * 1024;  // of the device, for 16-bit types
 };
 
 constexpr uint64_t kSeed = (uint64_t{5} << 33) + 77;
@@ -163,6 +163,7 @@ double worst(const Array<T>& got, const std::vector<double>& expected) {
 
 template <typename T>
 void run(const Case& c, DType dtype, const char* type, double tolerance, unsigned seed) {
+  const std::size_t shared = sizeof(T) == 4 ? 227 * 1024 : c.shared;
   Tensors<T> t(c);
   Array<T> y(c.M * c.N * c.O, "y"), dx(c.M * c.N * c.I, "dx"), dweight(c.O * c.I, "dweight"), dbias(c.O, "dbias");
   Array<T> dA(t.P * c.O * c.r, "dA"), dB(t.P * c.r * c.I, "dB");
@@ -190,8 +191,8 @@ void run(const Case& c, DType dtype, const char* type, double tolerance, unsigne
                       0.1};
   const NallGradients gradients{dx.values.data(), dweight.values.data(), dbias.values.data(), dA.values.data(),
                                 dB.values.data()};
-  const cuda::Device device{.multiprocessors = 2, .shared_memory = c.shared};
-  cuda::emulation() = {.seed = seed, .shared_limit = c.shared, .resident = 2};
+  const cuda::Device device{.multiprocessors = 2, .shared_memory = shared};
+  cuda::emulation() = {.seed = seed, .shared_limit = shared, .resident = 2};
   const cuda::WorkspaceSize size = cuda::nall_backward_workspace(p, gradients, device);
   Array<float> floats(size.floats, "workspace");
   Array<unsigned> counters(size.counters, "counters");
@@ -234,6 +235,7 @@ int main() {
       {9, 4, 18, 8, 4, 7, 0.5},
       {66, 1, 40, 130, 20, 0, 0.2, Activation::none, true, 8},
       {4, 2, 24, 200, 16, 0, 0, Activation::none, true, 3, 108 * 1024},  // W in parts
+      {3, 23, 16, 8, 4},  // several units for a block: both buffers, again and again
       {0, 3, 4, 5, 2},
   };
   for (const Case& c : cases)
