@@ -235,7 +235,8 @@ int main() {
       {9, 4, 18, 8, 4, 7, 0.5},
       {66, 1, 40, 130, 20, 0, 0.2, Activation::none, true, 8},
       {4, 2, 24, 200, 16, 0, 0, Activation::none, true, 3, 108 * 1024},  // W in parts
-      {3, 23, 16, 8, 4},  // several units for a block: both buffers, again and again
+      {3, 23, 16, 8, 4},      // several units for a block: both buffers, again and again
+      {400, 2, 16, 8, 4, 2},  // several tiles of rows for a share
       {0, 3, 4, 5, 2},
   };
   for (const Case& c : cases)
