@@ -1,0 +1,184 @@
+// What the roles of the NALL's backward kernel share: where tiles stand, how rows are read, how parts are added up.
+#pragma once
+
+#include "nall_tiles.h"
+
+namespace stlora::cuda {
+
+// Programs, parts and counters of the three roles that share rows. A part is a tile of 64 x 64, or 64 x r, floats.
+struct Shares {
+  int64_t weight_blocks, a_blocks, b_blocks, row_blocks;  // of the grid, in this order
+  int weight_splits, factor_splits;
+  int64_t a_parts, b_parts, bias_parts, floats;  // where they begin in the workspace, and its size
+  int64_t a_counters, b_counters, counters;
+};
+
+template <typename T>
+struct BackwardLayout {
+  int in, out, rank, block;  // row lengths of tiles of I, O, r and 64 columns
+  std::size_t x, g, a, b, low, narrow, weight, sums, low_sums, bytes;
+
+  __host__ __device__ explicit BackwardLayout(const NallProblem& p)
+      : in(row_length<T>(int(p.in))),
+        out(row_length<T>(int(p.out))),
+        rank(row_length<T>(int(p.rank))),
+        block(row_length<T>(kColumns)) {
+    const int ranks = round_up(int(p.rank), kFragment);
+    x = 0;  // of a role's wide operand: X or G
+    g = x;
+    a = x + bytes_of(kRows, in > out ? in : out);
+    b = a + bytes_of(round_up(int(p.out), kFragment), rank);
+    low = b + bytes_of(ranks, in);         // Z or U
+    narrow = low + bytes_of(kRows, rank);  // 64 columns of G or X
+    weight = narrow + bytes_of(kRows, block);
+    sums = weight + bytes_of(kRows, block);
+    low_sums = sums + kRows * sums_length(ranks) * sizeof(float);
+    bytes = low_sums + kRows * sums_length(ranks) * sizeof(float);
+  }
+  __host__ __device__ static std::size_t bytes_of(int rows, int length) {
+    return std::size_t(round_up(rows * length * int(sizeof(T)), 128));
+  }
+  __host__ __device__ static int sums_length(int ranks) { return (ranks > kColumns ? ranks : kColumns) + 4; }
+};
+
+struct Row {
+  int64_t m, n;
+};
+
+template <typename T>
+struct Backward {
+  NallProblem p;
+  Strided grad;
+  const void* y;
+  NallGradients out;
+  const int64_t *order, *first_slot;  // node slots by adapter, where there is a node_index
+  float* parts;
+  unsigned* counters;
+  Shares shares;
+  bool x_aligned, g_aligned, w_aligned, a_aligned;  // 16 bytes at a time
+
+  // The columns [first, first + columns) of X, and of G, of `rows` rows; what is beyond is zero.
+  template <typename RowOf>
+  __device__ void load_x(Tile<T> to, int rows, int first, int columns, RowOf row_of) const {
+    const Ptr<const T> x = static_cast<const T*>(p.x.data);
+    const auto at = [&](int i) {
+      const Row row = row_of(i);
+      return x + (row.m * p.x.row + row.n * p.x.node + first * p.x.feature);
+    };
+    x_aligned ? load_tile<true>(to, kRows, rows, columns, 1, at)
+              : load_tile<false>(to, kRows, rows, columns, p.x.feature, at);
+  }
+
+  template <typename RowOf>
+  __device__ void load_g(Tile<T> to, int rows, int first, int columns, RowOf row_of) const {
+    const Ptr<const T> g = static_cast<const T*>(grad.data);
+    if (p.activation == Activation::none) {
+      const auto at = [&](int i) {
+        const Row row = row_of(i);
+        return g + (row.m * grad.row + row.n * grad.node + first * grad.feature);
+      };
+      g_aligned ? load_tile<true>(to, kRows, rows, columns, 1, at)
+                : load_tile<false>(to, kRows, rows, columns, grad.feature, at);
+      return;
+    }
+    const Ptr<const T> y_rows = static_cast<const T*>(y);
+    const int padded = round_up(columns, kFragment);
+    for (int e = threadIdx.x; e < kRows * padded; e += blockDim.x) {
+      const int i = e / padded, o = first + e % padded;
+      float value = 0;
+      if (i < rows && e % padded < columns) {
+        const Row row = row_of(i);
+        value = wide(static_cast<T>(g[row.m * grad.row + row.n * grad.node + o * grad.feature]));
+        if (!(wide(static_cast<T>(y_rows[(row.m * p.nodes + row.n) * p.out + o])) > 0))
+          value = p.activation == Activation::relu ? 0.0f : value * float(p.negative_slope);
+      }
+      to.at[i * to.length + e % padded] = rounded<T>(value);
+    }
+  }
+
+  __device__ void load_a(Tile<T> to, int64_t adapter) const {
+    const Ptr<const T> a = static_cast<const T*>(p.A);
+    const auto at = [&](int row) { return a + (adapter * p.A_stride + row * p.rank); };
+    const int rows = round_up(int(p.out), kFragment);
+    a_aligned ? load_tile<true>(to, rows, int(p.out), int(p.rank), 1, at)
+              : load_tile<false>(to, rows, int(p.out), int(p.rank), 1, at);
+  }
+
+  __device__ void load_b(Tile<T> to, int64_t adapter) const {
+    const Ptr<const T> b = static_cast<const T*>(p.B);
+    const auto at = [&](int row) { return b + (adapter * p.B_stride + row * p.in); };
+    const int rows = round_up(int(p.rank), kFragment);
+    w_aligned ? load_tile<true>(to, rows, int(p.rank), int(p.in), 1, at)
+              : load_tile<false>(to, rows, int(p.rank), int(p.in), 1, at);
+  }
+
+  // A warp's 16 rows of float sums into the low-rank tile, in the type of its products.
+  __device__ void keep_low_rank(Tile<float> from, Tile<T> to, int row, int ranks) const {
+    __syncwarp();
+    for (int e = threadIdx.x % 32; e < 16 * ranks; e += 32) {
+      const int r = row + e / ranks, k = e % ranks;
+      to.at[r * to.length + k] = rounded<T>(from.at[r * from.length + k]);
+    }
+  }
+};
+
+__device__ __forceinline__ void arrive_copies() {
+  __pipeline_commit();
+  __pipeline_wait_prior(0);
+  __syncthreads();
+}
+
+// The tile's `height` x `width` numbers: into `out` at once where nobody shares it; else into the block's part of the
+// workspace, and the last block to arrive adds up all parts.
+template <typename T, typename Place>
+__device__ void deliver(Tile<float> tile, int height, int width, float scale, Ptr<T> out, Place place, Ptr<float> parts,
+                        Ptr<unsigned> counter, int split, int splits) {
+  __syncthreads();
+  if (splits == 1) {
+    for (int e = threadIdx.x; e < height * width; e += blockDim.x)
+      out[place(e / width, e % width)] = rounded<T>(scale * tile.at[e / width * tile.length + e % width]);
+    return;
+  }
+  const int64_t size = int64_t(height) * width;
+  for (int e = threadIdx.x; e < size; e += blockDim.x)
+    parts[split * size + e] = scale * tile.at[e / width * tile.length + e % width];
+  __threadfence();
+  __syncthreads();
+  STLORA_SHARED(memory);
+  const Ptr<unsigned> arrived = as<unsigned>(memory);  // all tiles have been read
+  if (threadIdx.x == 0) arrived[0] = atomicAdd(counter, 1u);
+  __syncthreads();
+  const bool last = arrived[0] == unsigned(splits - 1);
+  if (!last) return;
+  __threadfence();
+  for (int e = threadIdx.x; e < size; e += blockDim.x) {
+    float sum = 0;
+    for (int s = 0; s < splits; ++s) sum += parts[s * size + e];
+    out[place(e / width, e % width)] = rounded<T>(sum);
+  }
+  if (threadIdx.x == 0) counter[0] = 0;  // as the next launch expects it
+}
+
+// What dA and dB have in common: a share [begin, end) of an adapter's rows, and where they stand.
+template <typename T>
+struct AdapterRows {
+  int64_t first_slot, begin, end;
+  const Backward<T>& w;
+
+  __device__ AdapterRows(const Backward<T>& w, int64_t adapter, int64_t split) : w(w) {
+    const Ptr<const int64_t> first = w.first_slot;
+    first_slot = w.first_slot ? static_cast<int64_t>(first[adapter]) : adapter;
+    const int64_t slots = w.first_slot ? static_cast<int64_t>(first[adapter + 1]) - first_slot : 1;
+    const int64_t all = slots * w.p.rows, splits = w.shares.factor_splits;
+    const int64_t share = ((all + kRows - 1) / kRows + splits - 1) / splits * kRows;
+    begin = split * share;
+    end = begin + share < all ? begin + share : all;
+  }
+  __device__ Row row(int64_t q) const {
+    const int64_t slot = first_slot + q / w.p.rows;
+    const Ptr<const int64_t> order = w.order;
+    return {q % w.p.rows, w.order ? static_cast<int64_t>(order[slot]) : slot};
+  }
+};
+
+}  // namespace stlora::cuda
