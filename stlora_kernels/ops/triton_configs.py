@@ -50,10 +50,8 @@ def from_table(kernel: str, dtype: torch.dtype, M: int, I: int, O: int, rank: in
     else:
         config |= {name: config[name] * 64 // max(64, config["R"]) for name in ("BM", "ROWS") if name in config}
         config |= {"threads": 256} if config["R"] > 16 else {}
-    if dtype.itemsize == 2 and (
-        I % 8 or O % 8
-    ):  # rows that do not begin at 16 bytes are read number by number, each with its address
-        config |= {name: 32 for name in ("BO", "BI", "BD", "ROWS") if name in config}
+        if I % 8 or O % 8:  # rows that do not begin at 16 bytes are read number by number, each with its address
+            config |= {name: 32 for name in ("BO", "BI", "BD", "ROWS") if name in config}
     sizes = {"BM": M, "ROWS": M, "BO": O, "BI": I, "BD": I}
     return {name: min(value, _block(sizes[name])) if name in sizes else value for name, value in config.items()}
 

@@ -1,4 +1,4 @@
-"""What the hosts of the Triton kernels share: options of a launch, counters, and how programs share a layer's rows."""
+"""What the hosts of the Triton kernels share: a launch's options, node indices, how programs share a layer's rows."""
 
 import contextlib
 import functools

@@ -19,6 +19,16 @@ def pick(items, i):
 
 
 @triton.jit
+def own_rows(job, M, node_index, HAS_INDEX: tl.constexpr, BM: tl.constexpr):
+    """The job-th tile of BM rows of one node: their m and n, which of them exist, and the node's adapter."""
+    tiles = tl.cdiv(M, BM)
+    slot = (job // tiles).to(tl.int64)
+    m = (job % tiles * BM + tl.arange(0, BM)).to(tl.int64)
+    p = tl.load(node_index + slot) if HAS_INDEX else slot
+    return m, slot + m * 0, m < M, p
+
+
+@triton.jit
 def load_rows(base, m, n, c, stride_m, stride_n, stride_c, rows_exist, C):
     offsets = (m * stride_m + n * stride_n)[:, None] + c[None, :].to(tl.int64) * stride_c
     return tl.load(base + offsets, mask=rows_exist[:, None] & (c < C)[None, :], other=0.0)  # [rows, columns]

@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 
 from stlora_kernels.ops import philox
-from stlora_kernels.ops.triton_tiles import deliver, keep, load_gradient, load_matrix, load_rows, store_rows
+from stlora_kernels.ops.triton_tiles import deliver, keep, load_gradient, load_matrix, load_rows, own_rows, store_rows
 
 STREAM = tl.constexpr(philox.STREAM_LOW_RANK)
 
@@ -39,13 +39,8 @@ def forward(
     ALIGNED: tl.constexpr, ACTIVATION: tl.constexpr, PRECISION: tl.constexpr,
     BM: tl.constexpr, BO: tl.constexpr, BI: tl.constexpr, R: tl.constexpr,
 ):  # fmt: skip
-    tiles = tl.cdiv(M, BM)
-    slot = (tl.program_id(0) // tiles).to(tl.int64)
-    m = (tl.program_id(0) % tiles * BM + tl.arange(0, BM)).to(tl.int64)
-    n = slot + m * 0
+    m, n, rows_exist, p = own_rows(tl.program_id(0), M, node_index, HAS_INDEX, BM)
     o, k = tl.program_id(1) * BO + tl.arange(0, BO), tl.arange(0, R)
-    rows_exist = m < M
-    p = tl.load(node_index + slot) if HAS_INDEX else slot
     if SEED_AT:
         seed = tl.load(seed)
     acc, z = tl.zeros([BM, BO], tl.float32), tl.zeros([BM, R], tl.float32)
@@ -187,17 +182,14 @@ def gradient_of_x(
     HAS_INDEX: tl.constexpr, DROPOUT: tl.constexpr, ALIGNED: tl.constexpr, ACTIVATION: tl.constexpr,
     PRECISION: tl.constexpr, BM: tl.constexpr, BO: tl.constexpr, BI: tl.constexpr, R: tl.constexpr,
 ):  # fmt: skip
-    i_blocks, tiles = tl.cdiv(I, BI), tl.cdiv(M, BM)
-    i0, job = pid % i_blocks * BI, pid // i_blocks
-    slot = (job // tiles).to(tl.int64)
-    m = (job % tiles * BM + tl.arange(0, BM)).to(tl.int64)
-    n = slot + m * 0
+    i_blocks = tl.cdiv(I, BI)
+    i0 = pid % i_blocks * BI
+    m, n, rows_exist, p = own_rows(pid // i_blocks, M, node_index, HAS_INDEX, BM)
     i, k = i0 + tl.arange(0, BI), tl.arange(0, R)
-    p = tl.load(node_index + slot) if HAS_INDEX else slot
     acc, u = tl.zeros([BM, BI], tl.float32), tl.zeros([BM, R], tl.float32)
     for o0 in range(0, O, BO):
         o = o0 + tl.arange(0, BO)
-        g = load_gradient(grad, y, m, n, o, g_m, g_n, g_o, m < M, N, O, slope, ACTIVATION)
+        g = load_gradient(grad, y, m, n, o, g_m, g_n, g_o, rows_exist, N, O, slope, ACTIVATION)
         acc = tl.dot(g, load_matrix(weight, o, i, I, 1, O, I), acc, input_precision=PRECISION)
         u = tl.dot(g, load_matrix(A + p * O * r, o, k, r, 1, O, r), u, input_precision=PRECISION)
     u = tl.where((k < r)[None, :], u, 0.0)  # an infinite gradient times the padding of A
@@ -205,7 +197,7 @@ def gradient_of_x(
     low_rank = alpha * tl.dot(u.to(b.dtype), b, input_precision=PRECISION)
     if DROPOUT:
         low_rank = tl.where(keep(m, n, i0, N, I, seed, threshold, 0, STREAM, BI, ALIGNED), low_rank * scale, 0.0)
-    store_rows(dx, acc + low_rank, m, n, i, N * I, I, m < M, I)
+    store_rows(dx, acc + low_rank, m, n, i, N * I, I, rows_exist, I)
 
 
 @triton.jit

@@ -17,7 +17,7 @@ import triton.language as tl
 
 from stlora_kernels.ops.nall.triton_kernels import parameter_gradients
 from stlora_kernels.ops.nsp.triton_kernels import inverse_rms, load_chunks, load_input, sigma, squares_of
-from stlora_kernels.ops.triton_tiles import load_matrix, load_rows, pick, publish, store_rows
+from stlora_kernels.ops.triton_tiles import load_matrix, load_rows, own_rows, pick, publish, store_rows
 
 
 @triton.jit
@@ -171,20 +171,17 @@ def backward(
         seed = tl.load(seed)
     ticket = tl.atomic_add(counters, 1)
     if ticket < jobs:
-        tiles = tl.cdiv(M, ROWS)
-        slot = (ticket // tiles).to(tl.int64)
-        m = (ticket % tiles * ROWS + tl.arange(0, ROWS)).to(tl.int64)
-        p = tl.load(node_index + slot) if HAS_INDEX else slot
+        m, n, rows_exist, p = own_rows(ticket, M, node_index, HAS_INDEX, ROWS)
         if NARROW:
             narrow_rows(
-                ticket, p, m, slot + m * 0, m < M, grad, h, saved, norms, weights, As, Bs, seed, dh,
+                ticket, p, m, n, rows_exist, grad, h, saved, norms, weights, As, Bs, seed, dh,
                 inner_g, inner_s, norm_parts,
                 M, N, D, jobs, ranks, g_m, g_n, g_d, h_m, h_n, h_d, saved_n, alpha, eps, threshold, scale, slope,
                 L, DROPOUT, ALIGNED, PRECISION, ROWS, CHUNKS, BD, R,
             )  # fmt: skip
         else:
             wide_rows(
-                ticket, p, m, slot + m * 0, m < M, grad, h, saved, norms, weights, As, Bs, seed, dh,
+                ticket, p, m, n, rows_exist, grad, h, saved, norms, weights, As, Bs, seed, dh,
                 inner_g, inner_s, norm_parts, chain, chain + tl.cast(M, tl.int64) * N * D,
                 M, N, D, jobs, ranks, g_m, g_n, g_d, h_m, h_n, h_d, saved_n, alpha, eps, threshold, scale, slope,
                 L, DROPOUT, ALIGNED, PRECISION, ROWS, BD, R,

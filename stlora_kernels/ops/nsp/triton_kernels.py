@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 
 from stlora_kernels.ops import philox
-from stlora_kernels.ops.triton_tiles import keep, load_matrix, load_rows, pick, store_rows
+from stlora_kernels.ops.triton_tiles import keep, load_matrix, load_rows, own_rows, pick, store_rows
 
 STREAM = tl.constexpr(philox.STREAM_SIGMA)
 
@@ -78,12 +78,8 @@ def narrow(
     ALIGNED: tl.constexpr, SAVE: tl.constexpr, PRECISION: tl.constexpr,
     ROWS: tl.constexpr, CHUNKS: tl.constexpr, BD: tl.constexpr, R: tl.constexpr,
 ):  # fmt: skip
-    tiles = tl.cdiv(M, ROWS)
-    slot = (tl.program_id(0) // tiles).to(tl.int64)
-    m = (tl.program_id(0) % tiles * ROWS + tl.arange(0, ROWS)).to(tl.int64)
-    n, k = slot + m * 0, tl.arange(0, R)
-    rows_exist = m < M
-    p = tl.load(node_index + slot) if HAS_INDEX else slot
+    m, n, rows_exist, p = own_rows(tl.program_id(0), M, node_index, HAS_INDEX, ROWS)
+    k = tl.arange(0, R)
     if SEED_AT:
         seed = tl.load(seed)
     tile = load_chunks(h, m, n, h_m, h_n, h_d, rows_exist, D, CHUNKS, BD)
@@ -126,12 +122,8 @@ def wide(
     L: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_INDEX: tl.constexpr, SEED_AT: tl.constexpr, DROPOUT: tl.constexpr,
     ALIGNED: tl.constexpr, PRECISION: tl.constexpr, ROWS: tl.constexpr, BD: tl.constexpr, R: tl.constexpr,
 ):  # fmt: skip
-    tiles = tl.cdiv(M, ROWS)
-    slot = (tl.program_id(0) // tiles).to(tl.int64)
-    m = (tl.program_id(0) % tiles * ROWS + tl.arange(0, ROWS)).to(tl.int64)
-    n, k = slot + m * 0, tl.arange(0, R)
-    rows_exist = m < M
-    p = tl.load(node_index + slot) if HAS_INDEX else slot
+    m, n, rows_exist, p = own_rows(tl.program_id(0), M, node_index, HAS_INDEX, ROWS)
+    k = tl.arange(0, R)
     if SEED_AT:
         seed = tl.load(seed)
     for layer in range(L):
