@@ -1,11 +1,12 @@
 """Builds ``stlora_kernels._C`` with CMake and ninja; everything else stands in pyproject.toml.
 
 Without a C++ compiler, or on another system than Linux, the package installs as pure Python and runs on its
-reference backend. Environment: ``CXX`` and ``CMAKE_ARGS`` as usual; ``STLORA_CUDA`` = ``auto``, ``on`` or ``off``:
-whether to build CUDA kernels (this version has none yet, so ``on`` fails).
+reference backend. Environment: ``CXX``, ``CUDACXX`` and ``CMAKE_ARGS`` as usual; ``STLORA_CUDA`` = ``auto``, ``on`` or
+``off``: whether to build the CUDA kernels (``auto``: where there is an nvcc that can; ``on``: or fail, saying why).
 """
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -32,24 +33,43 @@ def has_compiler() -> bool:
     return any(shutil.which(name) for name in ("c++", "g++", "clang++"))
 
 
-def check_cuda() -> None:
-    """Refuse a ``STLORA_CUDA`` that cannot be met."""
+def cuda_compiler() -> str | None:
+    """The nvcc that CMake would find, or None."""
+    return shutil.which(os.environ.get("CUDACXX") or "nvcc")
+
+
+def why_not_cuda() -> str | None:
+    """Why the CUDA kernels are not to be built, or None if they are; exits where ``STLORA_CUDA`` cannot be met."""
     choice = os.environ.get("STLORA_CUDA", "auto")
     if choice not in ("auto", "on", "off"):
         sys.exit(f"error: STLORA_CUDA: got {choice!r}, expected auto, on or off")
-    if choice == "on" and shutil.which("nvcc") is None:
-        sys.exit(
-            "error: STLORA_CUDA=on, but there is no nvcc on the PATH: install the CUDA toolkit, or use auto or off"
-        )
-    if choice == "on":
-        sys.exit("error: STLORA_CUDA=on, but this version has no CUDA kernels yet: use auto or off")
+    if choice == "off":
+        return "STLORA_CUDA=off"
+    reason = why_not_native() or nvcc_refuses()
+    if reason is not None and choice == "on":
+        sys.exit(f"error: STLORA_CUDA=on, but {reason}: install what is missing, or use auto or off")
+    return reason
+
+
+def nvcc_refuses() -> str | None:
+    """Why there is no nvcc that can build the kernels, or None if there is; older ones than 12.0 know no C++20."""
+    nvcc = cuda_compiler()
+    if nvcc is None:
+        return "there is no nvcc on the PATH"
+    version = subprocess.run([nvcc, "--version"], capture_output=True, text=True).stdout
+    found = re.search(r"release (\d+)\.(\d+)", version)
+    if found is None:
+        return f"{nvcc} does not say its version"
+    return None if int(found[1]) >= 12 else f"{nvcc} is {found[1]}.{found[2]}, expected 12.0 or newer"
 
 
 class CMakeBuild(build_ext):
     """Hands the one extension to CMake."""
 
+    no_cuda: str | None  # why the CUDA kernels are not built
+
     def run(self) -> None:
-        check_cuda()
+        self.no_cuda = why_not_cuda()
         reason = why_not_native()
         if reason is None:
             super().run()
@@ -63,6 +83,11 @@ class CMakeBuild(build_ext):
         # A cache from an earlier build points into that build's environment, which is gone: start afresh.
         configure = ["cmake", "--fresh", "-S", str(ROOT), "-B", str(build), "-G", "Ninja"]
         configure += [f"-DPython_EXECUTABLE={sys.executable}", f"-DCMAKE_LIBRARY_OUTPUT_DIRECTORY={build}"]
+        if self.no_cuda is None:
+            self.warn("building the CUDA kernels takes minutes; STLORA_CUDA=off leaves them out")
+            configure += ["-DSTLORA_CUDA=ON", f"-DCMAKE_CUDA_COMPILER={cuda_compiler()}"]
+        else:
+            self.warn(f"building without CUDA kernels: {self.no_cuda}")
         subprocess.run(configure + shlex.split(os.environ.get("CMAKE_ARGS", "")), check=True)
         subprocess.run(["cmake", "--build", str(build), "--target", "_C"], check=True)
         # Into the source folder too: Python started in a clone imports that, and not what pip installed.

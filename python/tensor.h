@@ -88,6 +88,12 @@ class Tensor {
     return at_hand ? *data<int64_t>() : object_.attr("item")().cast<int64_t>();
   }
 
+  int64_t bytes_spanned() const {  // from the first element to the last
+    if (!*this || is_empty()) return 0;
+    int64_t last = 0;
+    for (int d = 0; d < dl_.ndim; ++d) last += (dl_.shape[d] - 1) * dl_.strides[d];
+    return (last + 1) * dl_.type_bits / 8;
+  }
   bool is_empty() const {
     for (int d = 0; d < dl_.ndim; ++d)
       if (dl_.shape[d] == 0) return true;

@@ -4,12 +4,13 @@ import argparse
 import platform
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import numpy
 import torch
 
 import stlora_kernels as sk
-from stlora_kernels.ops import dispatch, native
+from stlora_kernels.ops import backends, cuda_launch, dispatch, native
 from stlora_kernels.training.cli import run
 
 
@@ -23,7 +24,7 @@ def lines() -> list[str]:
         report.append(f"backend asked for by STLORA_BACKEND: {asked_for}")
     devices = ["cpu"] + ["cuda"] * torch.cuda.is_available()
     for device in devices:
-        for name in dispatch.BACKENDS:
+        for name in backends.BACKENDS:
             reason = dispatch.why_unavailable(name, device)
             report.append(f"{device}: backend {name}: {'available' if reason is None else f'not available: {reason}'}")
     if native.why_unavailable("cpu") is None:
@@ -33,7 +34,20 @@ def lines() -> list[str]:
             f"cpu kernels: {extension.selected_isa()} in use, {', '.join(offered)} usable here "
             f"(STLORA_CPU_ISA chooses), built by {extension.compiler}"
         )
-    report.append("cuda kernels: this version has none")
+    report += _cuda_lines()
+    return report
+
+
+def _cuda_lines() -> list[str]:
+    """What the CUDA kernels were built for, and whether the GPUs here can run them."""
+    extension: Any = native.kernels() if native.why_unavailable("cpu") is None else None
+    if not hasattr(extension, "cuda_architectures"):
+        return ["cuda kernels: not built (with nvcc on the PATH, `pip install .` builds them; see STLORA_CUDA)"]
+    architectures = extension.cuda_architectures.split(",")
+    report = [f"cuda kernels: built for {', '.join(architectures)} by {extension.cuda_compiler}"]
+    for number in range(torch.cuda.device_count()):
+        reason = cuda_launch.why_no_code(torch.cuda.get_device_capability(number), architectures)
+        report.append(f"cuda:{number}: {torch.cuda.get_device_name(number)}: {reason or 'they run here'}")
     return report
 
 

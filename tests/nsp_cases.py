@@ -65,17 +65,17 @@ class Stack:
             tensors["h"], *by_parameter, 0.7, node_index=tensors.get("node_index"), backend=backend, **options
         )
 
-    def run(self, backend: str | None, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    def run(self, backend: str | None, tensors: dict[str, Tensor], **options) -> dict[str, Tensor]:
         """The output and every gradient under the gradient ``tensors["grad"]``."""
         leaves = {name: tensors[name].detach().clone().requires_grad_() for name in self.leaves()}
-        y = self.call(backend, tensors | leaves)
+        y = self.call(backend, tensors | leaves, **options)
         y.backward(tensors["grad"])
         return {"y": y.detach()} | {name: leaf.grad for name, leaf in leaves.items()}
 
-    def reference64(self, dtype: torch.dtype) -> dict[str, Tensor]:
+    def reference64(self, dtype: torch.dtype, **options) -> dict[str, Tensor]:
         """The reference in fp64 on the values that ``dtype`` can hold."""
         rounded = {k: t.double() if t.is_floating_point() else t for k, t in self.tensors(dtype).items()}
-        return self.run("reference", rounded)
+        return self.run("reference", rounded, **options)
 
 
 STACKS = [

@@ -18,15 +18,17 @@ using Ptr = simt::Checked<T>;
 #define STLORA_SHARED(name) \
   Ptr<unsigned char> name { static_cast<unsigned char*>(simt::shared_memory()) }
 
-template <typename To>
-Ptr<To> as(Ptr<unsigned char> p) {
+template <typename To, typename From>
+Ptr<To> as(Ptr<From> p) {
   return reinterpret_cast<To*>(p.raw());
 }
 
-template <typename Vector, typename T>
-Vector load_vector(Ptr<const T> p) {
-  simt::check(p.raw(), sizeof(Vector), false);
-  return *reinterpret_cast<const Vector*>(p.raw());
+struct Quad {
+  float of[4];
+};
+inline Quad load_quad(Ptr<const float> p) {
+  simt::check(p.raw(), sizeof(Quad), false);
+  return *reinterpret_cast<const Quad*>(p.raw());
 }
 
 simt::Options& emulation();  // how the tests run what is launched
@@ -45,15 +47,15 @@ using Ptr = T*;
 
 #define STLORA_SHARED(name) extern __shared__ __align__(128) unsigned char name[]
 
-template <typename To>
-__device__ To* as(unsigned char* p) {
+template <typename To, typename From>
+__device__ __forceinline__ To* as(From* p) {
   return reinterpret_cast<To*>(p);
 }
 
-template <typename Vector, typename T>
-__device__ Vector load_vector(const T* p) {
-  return *reinterpret_cast<const Vector*>(p);
-}
+struct alignas(16) Quad {
+  float of[4];
+};
+__device__ __forceinline__ Quad load_quad(const float* p) { return *reinterpret_cast<const Quad*>(p); }
 
 // Null, or what CUDA says of the launch.
 template <typename... Parameters, typename... Arguments>
@@ -61,18 +63,28 @@ const char* launch(void (*kernel)(Parameters...), unsigned blocks, unsigned thre
                    const Arguments&... arguments) {
   cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared));
   if (error == cudaSuccess) {
-    kernel<<<blocks, threads, shared, static_cast<cudaStream_t>(stream)> > >(arguments...);
-    error = cudaGetLastError();
+    cudaLaunchConfig_t config{};
+    config.gridDim = blocks;
+    config.blockDim = threads;
+    config.dynamicSmemBytes = shared;
+    config.stream = static_cast<cudaStream_t>(stream);
+    error = cudaLaunchKernelEx(&config, kernel, arguments...);
   }
   return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
 }
 
 #endif
 
+// A float whose products may lose all but ten bits of its mantissa.
+struct tf32 {
+  float value;
+  __host__ __device__ operator float() const { return value; }  // NOLINT: it is one
+};
+
 template <typename T>
 __device__ __forceinline__ T rounded(float x) {
   if constexpr (sizeof(T) == 4) {
-    return x;
+    return {x};
   } else if constexpr (std::is_same_v<T, __half>) {
     return __float2half(x);
   } else {

@@ -18,7 +18,7 @@ template <typename T>
 __device__ void weight_gradient(const Backward<T>& w, const BackwardLayout<T>& l, Ptr<unsigned char> memory,
                                 int64_t block) {
   const NallProblem& p = w.p;
-  const int64_t i_blocks = (p.in + kColumns - 1) / kColumns, splits = w.shares.weight_splits;
+  const int64_t i_blocks = w.shares.i_blocks, splits = w.shares.weight_splits;
   const int64_t tile = block / splits, split = block % splits, all = p.rows * p.nodes;
   const int o0 = int(tile / i_blocks) * kColumns, i0 = int(tile % i_blocks) * kColumns;
   const int outs = int(p.out) - o0 < kColumns ? int(p.out) - o0 : kColumns;
@@ -57,14 +57,14 @@ __device__ void weight_gradient(const Backward<T>& w, const BackwardLayout<T>& l
   const int64_t o_tile = o0 / kColumns;
   deliver(
       sums, outs, 1, 1.0f, Ptr<T>(static_cast<T*>(w.out.bias)), [&](int o, int) { return int64_t(o0 + o); },
-      parts + (w.shares.bias_parts + o_tile * splits * kColumns), counters + (w.shares.weight_blocks / splits + o_tile),
+      parts + (w.shares.bias_parts + o_tile * splits * kColumns), counters + (w.shares.o_blocks * i_blocks + o_tile),
       int(split), int(splits));
 }
 
 template <typename T>
 __device__ void a_gradient(const Backward<T>& w, const BackwardLayout<T>& l, Ptr<unsigned char> memory, int64_t block) {
   const NallProblem& p = w.p;
-  const int64_t o_blocks = (p.out + kColumns - 1) / kColumns, splits = w.shares.factor_splits;
+  const int64_t o_blocks = w.shares.o_blocks, splits = w.shares.factor_splits;
   const int64_t tile = block / splits, split = block % splits, adapter = tile / o_blocks;
   const int o0 = int(tile % o_blocks) * kColumns, outs = int(p.out) - o0 < kColumns ? int(p.out) - o0 : kColumns;
   const int ranks = round_up(int(p.rank), kFragment), in = round_up(int(p.in), kFragment);
@@ -81,8 +81,8 @@ __device__ void a_gradient(const Backward<T>& w, const BackwardLayout<T>& l, Ptr
     w.load_x(x, rows, 0, int(p.in), row_of);
     w.load_g(g, rows, o0, outs, row_of);
     arrive_copies();
-    if (p.dropout_p > 0) {
-      drop(p, x, x, 0, [&](int i) {
+    if (w.dropout.on) {
+      drop(w.dropout, x, x, p.in, 0, int(p.in), [&](int i) {
         const Row r = i < rows ? mine.row(q + i) : Row{0, 0};
         return r.m * p.nodes + r.n;
       });
@@ -93,7 +93,7 @@ __device__ void a_gradient(const Backward<T>& w, const BackwardLayout<T>& l, Ptr
       low_rank.add(x, row, b, 0, ranks / kFragment, in);
       low_rank.store(sums, row, ranks / kFragment);
     }
-    w.keep_low_rank(sums, z, row, ranks);
+    keep_low_rank(sums, z, row, int(p.rank));
     __syncthreads();
     if (row < o_rows) product.template add<true, true>(g, row, z, 0, ranks / kFragment, kRows);
     __syncthreads();
@@ -110,7 +110,7 @@ __device__ void a_gradient(const Backward<T>& w, const BackwardLayout<T>& l, Ptr
 template <typename T>
 __device__ void b_gradient(const Backward<T>& w, const BackwardLayout<T>& l, Ptr<unsigned char> memory, int64_t block) {
   const NallProblem& p = w.p;
-  const int64_t i_blocks = (p.in + kColumns - 1) / kColumns, splits = w.shares.factor_splits;
+  const int64_t i_blocks = w.shares.i_blocks, splits = w.shares.factor_splits;
   const int64_t tile = block / splits, split = block % splits, adapter = tile / i_blocks;
   const int i0 = int(tile % i_blocks) * kColumns, ins = int(p.in) - i0 < kColumns ? int(p.in) - i0 : kColumns;
   const int ranks = round_up(int(p.rank), kFragment), out = round_up(int(p.out), kFragment);
@@ -129,20 +129,17 @@ __device__ void b_gradient(const Backward<T>& w, const BackwardLayout<T>& l, Ptr
     w.load_g(g, rows, 0, int(p.out), row_of);
     w.load_x(x, rows, i0, ins, row_of);
     arrive_copies();
-    if (p.dropout_p > 0)
-      drop(
-          p, x, x, i0,
-          [&](int i) {
-            const Row r = i < rows ? mine.row(q + i) : Row{0, 0};
-            return r.m * p.nodes + r.n;
-          },
-          ins);
+    if (w.dropout.on)
+      drop(w.dropout, x, x, p.in, i0, ins, [&](int i) {
+        const Row r = i < rows ? mine.row(q + i) : Row{0, 0};
+        return r.m * p.nodes + r.n;
+      });
     {
       WarpProduct<T, kMostRank / kFragment> low_rank;
       low_rank.template add<false, true>(g, row, a, 0, ranks / kFragment, out);
       low_rank.store(sums, row, ranks / kFragment);
     }
-    w.keep_low_rank(sums, u, row, ranks);
+    keep_low_rank(sums, u, row, int(p.rank));
     __syncthreads();
     if (has_columns)
       for (int k = 0; k < kMostRank / kFragment; ++k) {
@@ -170,6 +167,16 @@ __device__ void b_gradient(const Backward<T>& w, const BackwardLayout<T>& l, Ptr
   }
 }
 
+// The three roles that share rows, in the grid's order.
+template <typename T>
+__device__ void parameter_gradients(const Backward<T>& w, const BackwardLayout<T>& l, Ptr<unsigned char> memory,
+                                    int64_t block) {
+  if (block < w.shares.weight_blocks) return weight_gradient(w, l, memory, block);
+  block -= w.shares.weight_blocks;
+  if (block < w.shares.a_blocks) return a_gradient(w, l, memory, block);
+  b_gradient(w, l, memory, block - w.shares.a_blocks);
+}
+
 template <typename T>
 __device__ void x_gradient(const Backward<T>& w, const BackwardLayout<T>& l, Ptr<unsigned char> memory, int64_t block) {
   const NallProblem& p = w.p;
@@ -194,9 +201,7 @@ __device__ void x_gradient(const Backward<T>& w, const BackwardLayout<T>& l, Ptr
     low_rank.template add<false, true>(g, row, a, 0, ranks / kFragment, out);
     low_rank.store(sums, row, ranks / kFragment);
   }
-  w.keep_low_rank(sums, u, row, ranks);
-  const Dropout dropout{p.seed, uint64_t(ceil(p.dropout_p * 4294967296.0)),
-                        p.dropout_p < 1 ? float(1 / (1 - p.dropout_p)) : 0.0f, 0, 0};
+  keep_low_rank(sums, u, row, int(p.rank));
   for (int i0 = 0; i0 < p.in; i0 += kColumns) {
     const int ins = int(p.in) - i0 < kColumns ? int(p.in) - i0 : kColumns;
     const int fragments = round_up(ins, kFragment) / kFragment;
@@ -225,8 +230,7 @@ __device__ void x_gradient(const Backward<T>& w, const BackwardLayout<T>& l, Ptr
       if (r >= rows || c >= ins) continue;
       const int64_t element = ((first + r) * p.nodes + node) * p.in + i0 + c;
       float low = float(p.alpha) * low_sums.at[r * low_sums.length + c];
-      if (p.dropout_p > 0)
-        low = dropout.keeps(dropout.draw(uint64_t(element) / 4), uint64_t(element)) ? low * dropout.scale : 0.0f;
+      if (w.dropout.on) low = w.dropout.draw(uint64_t(element) / 4) >> element % 4 & 1 ? low * w.dropout.scale : 0.0f;
       dx[element] = rounded<T>(sums.at[r * sums.length + c] + low);
     }
     __syncwarp();
@@ -236,59 +240,24 @@ __device__ void x_gradient(const Backward<T>& w, const BackwardLayout<T>& l, Ptr
 template <typename T>
 __global__ void __launch_bounds__(kThreads) nall_backward_kernel(Backward<T> w) {
   STLORA_SHARED(memory);
+  w.dropout = w.dropout.here();
   const BackwardLayout<T> l(w.p);
-  int64_t block = blockIdx.x;
-  if (block < w.shares.weight_blocks) return weight_gradient(w, l, memory, block);
-  block -= w.shares.weight_blocks;
-  if (block < w.shares.a_blocks) return a_gradient(w, l, memory, block);
-  block -= w.shares.a_blocks;
-  if (block < w.shares.b_blocks) return b_gradient(w, l, memory, block);
-  x_gradient(w, l, memory, block - w.shares.b_blocks);
-}
-
-inline Shares shares(const NallProblem& p, const NallGradients& out, const Device& device) {
-  const int64_t o_blocks = (p.out + kColumns - 1) / kColumns, i_blocks = (p.in + kColumns - 1) / kColumns;
-  const int64_t wanted = 4 * device.multiprocessors;
-  const auto splits = [&](int64_t rows, int64_t tiles) {
-    return int(std::max<int64_t>(1, std::min((rows + kRows - 1) / kRows, wanted / std::max<int64_t>(1, tiles))));
-  };
-  Shares s{};
-  s.weight_splits = splits(p.rows * p.nodes, o_blocks * i_blocks);
-  s.factor_splits =
-      splits(p.rows * p.nodes / std::max<int64_t>(1, p.adapters), p.adapters * std::max(o_blocks, i_blocks));
-  s.weight_blocks = out.weight || out.bias ? o_blocks * i_blocks * s.weight_splits : 0;
-  s.a_blocks = out.A ? p.adapters * o_blocks * s.factor_splits : 0;
-  s.b_blocks = out.B ? p.adapters * i_blocks * s.factor_splits : 0;
-  s.row_blocks = out.x ? p.nodes * ((p.rows + kRows - 1) / kRows) : 0;
-  s.bias_parts = o_blocks * i_blocks * s.weight_splits * kColumns * kColumns;
-  s.a_parts = s.bias_parts + o_blocks * s.weight_splits * kColumns;
-  s.b_parts = s.a_parts + p.adapters * p.out * p.rank * s.factor_splits;
-  s.floats = s.b_parts + p.adapters * i_blocks * p.rank * kColumns * s.factor_splits;
-  s.a_counters = o_blocks * i_blocks + o_blocks;
-  s.b_counters = s.a_counters + p.adapters * o_blocks;
-  s.counters = s.b_counters + p.adapters * i_blocks * 2;
-  return s;
+  if (blockIdx.x < w.shares.blocks)
+    parameter_gradients(w, l, memory, blockIdx.x);
+  else
+    x_gradient(w, l, memory, blockIdx.x - w.shares.blocks);
 }
 
 template <typename T>
-const char* nall_backward_of(const NallProblem& p, const Strided& grad, const void* y, const NallGradients& out,
-                             const Nodes& nodes, const Workspace& workspace, const Device& device, void* stream) {
+const char* launch_nall_backward(const NallProblem& p, const Strided& grad, const void* y, const NallGradients& out,
+                                 const Nodes& nodes, const Workspace& workspace, const Launch& on) {
   const BackwardLayout<T> layout(p);
-  const Shares s = shares(p, out, device);
-  const int64_t blocks = s.weight_blocks + s.a_blocks + s.b_blocks + s.row_blocks;
+  const Shares s = shares(p, out, on.device);
+  const int64_t blocks = s.blocks + (out.x ? p.nodes * ((p.rows + kRows - 1) / kRows) : 0);
   if (blocks == 0) return nullptr;
-  const auto whole = [&](const Strided& t) {
-    return t.feature == 1 && begins_at_16_bytes<T>(t.data, t.row) && begins_at_16_bytes<T>(t.data, t.node);
-  };
-  const bool x_aligned = whole(p.x) && p.in % (16 / int64_t(sizeof(T))) == 0;
-  const bool g_aligned = whole(grad) && p.out % (16 / int64_t(sizeof(T))) == 0;
-  const bool w_aligned = begins_at_16_bytes<T>(p.weight, p.in) && begins_at_16_bytes<T>(p.B, p.B_stride) &&
-                         begins_at_16_bytes<T>(p.B, p.in);
-  const bool a_aligned = begins_at_16_bytes<T>(p.A, p.rank) && begins_at_16_bytes<T>(p.A, p.A_stride);
-  const Backward<T> work{
-      p, grad,      y,         out,       nodes.order, nodes.first_slot, workspace.floats, workspace.counters,
-      s, x_aligned, g_aligned, w_aligned, a_aligned};
-  return launch(nall_backward_kernel<T>, unsigned(blocks), kThreads, layout.bytes, stream, work);
+  const Backward<T> work(p, grad, y, out, nodes, workspace, s,
+                         Dropout(p.dropout_p, p.seed, on.seed_at, kLowRankStream));
+  return launch(nall_backward_kernel<T>, unsigned(blocks), kThreads, layout.bytes, on.stream, work);
 }
 
 }  // namespace stlora::cuda

@@ -26,17 +26,14 @@ struct ForwardLayout {
     const int ranks = round_up(int(p.rank), kFragment), outs = round_up(int(p.out), kFragment);
     weight_rows = resident ? outs : kColumns;
     x = 0;
-    b = x + tile_bytes(kRows, in);
-    a = b + tile_bytes(ranks, in);
-    unit = a + tile_bytes(round_up(outs, kColumns), rank);  // of x, B and A: twice where they are double-buffered
+    b = x + tile_bytes<T>(kRows, in);
+    a = b + tile_bytes<T>(ranks, in);
+    unit = a + tile_bytes<T>(round_up(outs, kColumns), rank);  // of x, B and A: twice where they are double-buffered
     dropped = unit * (twice ? 2 : 1);
-    weight = dropped + (p.dropout_p > 0 ? tile_bytes(kRows, in) : 0);
-    z = weight + tile_bytes(weight_rows, in);
-    out = z + tile_bytes(kRows, rank);
+    weight = dropped + (p.dropout_p > 0 ? tile_bytes<T>(kRows, in) : 0);
+    z = weight + tile_bytes<T>(weight_rows, in);
+    out = z + tile_bytes<T>(kRows, rank);
     bytes = out + kRows * out_length(ranks) * sizeof(float);
-  }
-  __host__ __device__ static std::size_t tile_bytes(int rows, int length) {
-    return std::size_t(round_up(rows * length * int(sizeof(T)), 128));
   }
   __host__ __device__ static int out_length(int ranks) { return (ranks > kColumns ? ranks : kColumns) + 4; }
 };
@@ -74,9 +71,10 @@ __device__ void load_weight(const NallProblem& p, Tile<T> to, int rows, int firs
 
 template <typename T, bool ALIGNED>
 __global__ void __launch_bounds__(kThreads)
-    nall_forward_kernel(NallProblem p, void* y_data, bool resident, bool twice, bool a_aligned) {
+    nall_forward_kernel(NallProblem p, Dropout given, void* y_data, bool resident, bool twice, bool a_aligned) {
   STLORA_SHARED(memory);
   const ForwardLayout<T> l(p, resident, twice);
+  const Dropout dropout = given.here();
   const Tile<T> weight{as<T>(memory + l.weight), l.in}, dropped{as<T>(memory + l.dropped), l.in};
   const Tile<T> z{as<T>(memory + l.z), l.rank};
   const int ranks = round_up(int(p.rank), kFragment), in = round_up(int(p.in), kFragment), out = int(p.out);
@@ -102,23 +100,17 @@ __global__ void __launch_bounds__(kThreads)
     }
     __syncthreads();
     const Tile<T> x{as<T>(here + l.x), l.in}, b{as<T>(here + l.b), l.in}, a{as<T>(here + l.a), l.rank};
-    if (p.dropout_p > 0) {
-      const int64_t node = unit / tiles, first = unit % tiles * kRows;
-      drop(p, x, dropped, 0, [&](int row) { return (first + row) * p.nodes + node; });
+    const int64_t node = unit / tiles, first = unit % tiles * kRows;
+    if (dropout.on) {
+      drop(dropout, x, dropped, p.in, 0, int(p.in), [&](int row) { return (first + row) * p.nodes + node; });
       __syncthreads();
     }
     {
       WarpProduct<T, kMostRank / kFragment> low_rank;
-      low_rank.add(p.dropout_p > 0 ? dropped : x, row, b, 0, ranks / kFragment, in);
+      low_rank.add(dropout.on ? dropped : x, row, b, 0, ranks / kFragment, in);
       low_rank.store(sums, row, ranks / kFragment);
     }
-    __syncwarp();
-    for (int e = lane; e < 16 * ranks; e += 32) {
-      const int r = row + e / ranks, k = e % ranks;
-      z.at[r * z.length + k] = rounded<T>(alpha * sums.at[r * sums.length + k]);
-    }
-    __syncwarp();
-    const int64_t node = unit / tiles, first = unit % tiles * kRows;
+    keep_low_rank(sums, z, row, int(p.rank));
     for (int o0 = 0; o0 < out; o0 += kColumns) {
       if (!resident) {
         __syncthreads();  // every warp has done with the rows of W before
@@ -129,8 +121,9 @@ __global__ void __launch_bounds__(kThreads)
       const int columns = round_up(out - o0 < kColumns ? out - o0 : kColumns, kFragment) / kFragment;
       {
         WarpProduct<T, kColumns / kFragment> product;
-        product.add(x, row, weight, resident ? o0 : 0, columns, in);
         product.add(z, row, a, o0, columns, ranks);
+        product.scale(alpha);
+        product.add(x, row, weight, resident ? o0 : 0, columns, in);
         product.store(sums, row, columns);
       }
       __syncwarp();
@@ -160,20 +153,18 @@ ForwardLayout<T> forward_layout(const NallProblem& p, const Device& device) {
 }
 
 template <typename T>
-const char* nall_forward_of(const NallProblem& p, void* y, const Device& device, void* stream) {
-  const ForwardLayout<T> layout = forward_layout<T>(p, device);
-  if (layout.bytes == 0) return "the tiles of this many features do not fit shared memory";
+const char* launch_nall_forward(const NallProblem& p, void* y, const Launch& on) {
+  const ForwardLayout<T> layout = forward_layout<T>(p, on.device);
   const int64_t units = p.nodes * ((p.rows + kRows - 1) / kRows);
   if (units == 0 || p.out == 0) return nullptr;
-  const bool aligned = p.x.feature == 1 && begins_at_16_bytes<T>(p.x.data, p.x.row) &&
-                       begins_at_16_bytes<T>(p.x.data, p.x.node) && begins_at_16_bytes<T>(p.weight, p.in) &&
-                       begins_at_16_bytes<T>(p.B, p.B_stride);
+  const bool aligned =
+      in_whole_pieces<T>(p.x, p.in) && begins_at_16_bytes<T>(p.weight) && begins_at_16_bytes<T>(p.B, p.B_stride);
   const bool a_aligned = begins_at_16_bytes<T>(p.A, p.rank) && begins_at_16_bytes<T>(p.A, p.A_stride);
   // As many blocks as fit the machine at once: each keeps W through its units.
-  const int64_t at_once = device.multiprocessors * std::max<int64_t>(1, device.shared_memory / layout.bytes);
+  const int64_t at_once = on.device.multiprocessors * std::max<int64_t>(1, on.device.shared_memory / layout.bytes);
   return launch(aligned ? nall_forward_kernel<T, true> : nall_forward_kernel<T, false>,
-                unsigned(std::min(units, at_once)), kThreads, layout.bytes, stream, p, y, layout.resident, layout.twice,
-                a_aligned);
+                unsigned(std::min(units, at_once)), kThreads, layout.bytes, on.stream, p,
+                Dropout(p.dropout_p, p.seed, on.seed_at, kLowRankStream), y, layout.resident, layout.twice, a_aligned);
 }
 
 }  // namespace stlora::cuda

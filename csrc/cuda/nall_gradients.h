@@ -5,14 +5,6 @@
 
 namespace stlora::cuda {
 
-// Programs, parts and counters of the three roles that share rows. A part is a tile of 64 x 64, or 64 x r, floats.
-struct Shares {
-  int64_t weight_blocks, a_blocks, b_blocks, row_blocks;  // of the grid, in this order
-  int weight_splits, factor_splits;
-  int64_t a_parts, b_parts, bias_parts, floats;  // where they begin in the workspace, and its size
-  int64_t a_counters, b_counters, counters;
-};
-
 template <typename T>
 struct BackwardLayout {
   int in, out, rank, block;  // row lengths of tiles of I, O, r and 64 columns
@@ -26,17 +18,14 @@ struct BackwardLayout {
     const int ranks = round_up(int(p.rank), kFragment);
     x = 0;  // of a role's wide operand: X or G
     g = x;
-    a = x + bytes_of(kRows, in > out ? in : out);
-    b = a + bytes_of(round_up(int(p.out), kFragment), rank);
-    low = b + bytes_of(ranks, in);         // Z or U
-    narrow = low + bytes_of(kRows, rank);  // 64 columns of G or X
-    weight = narrow + bytes_of(kRows, block);
-    sums = weight + bytes_of(kRows, block);
+    a = x + tile_bytes<T>(kRows, in > out ? in : out);
+    b = a + tile_bytes<T>(round_up(int(p.out), kFragment), rank);
+    low = b + tile_bytes<T>(ranks, in);         // Z or U
+    narrow = low + tile_bytes<T>(kRows, rank);  // 64 columns of G or X
+    weight = narrow + tile_bytes<T>(kRows, block);
+    sums = weight + tile_bytes<T>(kRows, block);
     low_sums = sums + kRows * sums_length(ranks) * sizeof(float);
     bytes = low_sums + kRows * sums_length(ranks) * sizeof(float);
-  }
-  __host__ __device__ static std::size_t bytes_of(int rows, int length) {
-    return std::size_t(round_up(rows * length * int(sizeof(T)), 128));
   }
   __host__ __device__ static int sums_length(int ranks) { return (ranks > kColumns ? ranks : kColumns) + 4; }
 };
@@ -55,7 +44,26 @@ struct Backward {
   float* parts;
   unsigned* counters;
   Shares shares;
+  Dropout dropout;
   bool x_aligned, g_aligned, w_aligned, a_aligned;  // 16 bytes at a time
+
+  Backward(const NallProblem& p, const Strided& grad, const void* y, const NallGradients& out, const Nodes& nodes,
+           const Workspace& workspace, const Shares& shares, const Dropout& dropout)
+      : p(p),
+        grad(grad),
+        y(y),
+        out(out),
+        order(nodes.order),
+        first_slot(nodes.first_slot),
+        parts(workspace.floats),
+        counters(workspace.counters),
+        shares(shares),
+        dropout(dropout),
+        x_aligned(in_whole_pieces<T>(p.x, p.in)),
+        g_aligned(in_whole_pieces<T>(grad, p.out)),
+        w_aligned(begins_at_16_bytes<T>(p.weight, p.in) && begins_at_16_bytes<T>(p.B, p.B_stride) &&
+                  begins_at_16_bytes<T>(p.B, p.in)),
+        a_aligned(begins_at_16_bytes<T>(p.A, p.rank) && begins_at_16_bytes<T>(p.A, p.A_stride)) {}
 
   // The columns [first, first + columns) of X, and of G, of `rows` rows; what is beyond is zero.
   template <typename RowOf>
@@ -111,22 +119,7 @@ struct Backward {
     w_aligned ? load_tile<true>(to, rows, int(p.rank), int(p.in), 1, at)
               : load_tile<false>(to, rows, int(p.rank), int(p.in), 1, at);
   }
-
-  // A warp's 16 rows of float sums into the low-rank tile, in the type of its products.
-  __device__ void keep_low_rank(Tile<float> from, Tile<T> to, int row, int ranks) const {
-    __syncwarp();
-    for (int e = threadIdx.x % 32; e < 16 * ranks; e += 32) {
-      const int r = row + e / ranks, k = e % ranks;
-      to.at[r * to.length + k] = rounded<T>(from.at[r * from.length + k]);
-    }
-  }
 };
-
-__device__ __forceinline__ void arrive_copies() {
-  __pipeline_commit();
-  __pipeline_wait_prior(0);
-  __syncthreads();
-}
 
 // The tile's `height` x `width` numbers: into `out` at once where nobody shares it; else into the block's part of the
 // workspace, and the last block to arrive adds up all parts.

@@ -1,33 +1,26 @@
 // What the NALL's forward and backward kernels share: tile sizes, dropout of a tile, the activation.
 #pragma once
 
-#include <algorithm>
-#include <utility>
-
+#include "kernels.h"
 #include "philox.h"
-#include "stlora/cuda.h"
+#include "shares.h"
 #include "tiles.h"
 
 namespace stlora::cuda {
 
-constexpr int kRows = 64, kThreads = 128, kColumns = 64, kMostRank = 128;
-
-// The tile of columns [first, ...) of x without the elements that dropout takes, the others scaled. Row i of the tile
-// is row `element_row(i)` of the [M * N, I] array that the contract numbers. `to` may be the tile itself.
+// `columns` of x from `first` on without the elements that dropout takes, the others scaled, in a tile of kRows. Row i
+// of the tile is row `element_row(i)` of the [M * N, I] array that the contract numbers. `to` may be the tile itself.
 template <typename T, typename ElementRow>
-__device__ void drop(const NallProblem& p, Tile<T> x, Tile<T> to, int first, ElementRow element_row, int columns = 0) {
-  const Dropout dropout{p.seed, uint64_t(ceil(p.dropout_p * 4294967296.0)),
-                        p.dropout_p < 1 ? float(1 / (1 - p.dropout_p)) : 0.0f, 0, 0};
-  const int groups = round_up(columns ? columns : int(p.in), kFragment) / 4;  // a row's first may stand inside a draw
+__device__ void drop(const Dropout& dropout, Tile<T> x, Tile<T> to, int64_t in, int first, int columns,
+                     ElementRow element_row) {
+  const int groups = round_up(columns, kFragment) / 4;  // a row's first may stand inside a draw
   for (int e = threadIdx.x; e < kRows * groups; e += blockDim.x) {
     const int row = e / groups, column = e % groups * 4;
-    const uint64_t element = uint64_t(element_row(row) * p.in + first + column);
-    Dropout::Words words = dropout.draw(element / 4);
+    const uint64_t element = uint64_t(element_row(row) * in + first + column);
+    const unsigned kept = dropout.keeps(element);
     for (int i = 0; i < 4; ++i) {
-      if (i > 0 && (element + i) % 4 == 0) words = dropout.draw((element + i) / 4);
       const float value = wide(static_cast<T>(x.at[row * x.length + column + i]));
-      const bool kept = dropout.keeps(words, element + i);
-      to.at[row * to.length + column + i] = rounded<T>(kept ? value * dropout.scale : 0.0f);
+      to.at[row * to.length + column + i] = rounded<T>(kept >> i & 1 ? value * dropout.scale : 0.0f);
     }
   }
 }
@@ -38,9 +31,49 @@ __device__ __forceinline__ float activated(float y, Activation activation, float
   return y;
 }
 
+// A warp's 16 rows of float sums, rounded, into a tile of codes; what pads the rank is zero, whatever the sums say.
+template <typename T>
+__device__ void keep_low_rank(Tile<float> from, Tile<T> to, int row, int rank) {
+  __syncwarp();
+  const int ranks = round_up(rank, kFragment);
+  for (int e = threadIdx.x % 32; e < 16 * ranks; e += 32) {
+    const int r = row + e / ranks, k = e % ranks;
+    to.at[r * to.length + k] = rounded<T>(k < rank ? static_cast<float>(from.at[r * from.length + k]) : 0.0f);
+  }
+  __syncwarp();
+}
+
+template <Numbers>
+struct Stored;
+template <>
+struct Stored<Numbers::f32> {
+  using Type = float;
+};
+template <>
+struct Stored<Numbers::tf32> {
+  using Type = tf32;
+};
+template <>
+struct Stored<Numbers::f16> {
+  using Type = __half;
+};
+template <>
+struct Stored<Numbers::bf16> {
+  using Type = __nv_bfloat16;
+};
+template <Numbers N>
+using Storage = typename Stored<N>::Type;
+
 template <typename T>
 bool begins_at_16_bytes(const void* p, int64_t step = 0) {
   return reinterpret_cast<std::uintptr_t>(p) % 16 == 0 && step * int64_t(sizeof(T)) % 16 == 0;
+}
+
+// Rows of `features` whole pieces of 16 bytes each.
+template <typename T>
+bool in_whole_pieces(const Strided& t, int64_t features) {
+  return t.feature == 1 && features % (16 / int64_t(sizeof(T))) == 0 && begins_at_16_bytes<T>(t.data, t.row) &&
+         begins_at_16_bytes<T>(t.data, t.node);
 }
 
 }  // namespace stlora::cuda

@@ -25,6 +25,11 @@ struct Tile {
   int length;  // of a row
 };
 
+template <typename T>
+__host__ __device__ std::size_t tile_bytes(int rows, int length) {
+  return std::size_t(round_up(rows * length * int(sizeof(T)), 128));
+}
+
 // Copies rows x columns of an array whose columns are `step` apart, row by row, by all threads. Asynchronously, 16
 // bytes at a time, where ALIGNED says that rows begin at 16 bytes and columns are whole such pieces and neighbours.
 // What lies beyond is zero, up to `tile_rows` and whole fragments of columns. `row_of(i)` points to row i of the array.
@@ -52,6 +57,25 @@ __device__ void load_tile(Tile<T> tile, int tile_rows, int rows, int columns, in
   }
 }
 
+// Waits for this thread's copies, and for all threads.
+__device__ __forceinline__ void arrive_copies() {
+  __pipeline_commit();
+  __pipeline_wait_prior(0);
+  __syncthreads();
+}
+
+// How tensor cores take numbers of a type.
+template <typename T>
+struct Fragments {
+  using Element = T;
+  static constexpr int k = 16;
+};
+template <>
+struct Fragments<tf32> {
+  using Element = nvcuda::wmma::precision::tf32;
+  static constexpr int k = 8;
+};
+
 // 16 rows times 16 COLUMNS of a product, owned by one warp.
 template <typename T, int COLUMNS>
 class WarpProduct {
@@ -64,21 +88,38 @@ class WarpProduct {
   template <bool LEFT_TRANSPOSED = false, bool RIGHT_TRANSPOSED = false>
   __device__ void add(Tile<T> left, int row, Tile<T> right, int column, int columns, int k) {
     using namespace nvcuda;
-    wmma::fragment<wmma::matrix_a, 16, 16, 16, T, std::conditional_t<LEFT_TRANSPOSED, wmma::col_major, wmma::row_major>>
+    using Element = typename Fragments<T>::Element;
+    constexpr int step = Fragments<T>::k;
+    wmma::fragment<wmma::matrix_a, 16, 16, step, Element,
+                   std::conditional_t<LEFT_TRANSPOSED, wmma::col_major, wmma::row_major>>
         l;
-    wmma::fragment<wmma::matrix_b, 16, 16, 16, T,
+    wmma::fragment<wmma::matrix_b, 16, 16, step, Element,
                    std::conditional_t<RIGHT_TRANSPOSED, wmma::row_major, wmma::col_major>>
         r;
-    for (int i = 0; i < k; i += kFragment) {
-      wmma::load_matrix_sync(l, left.at + (LEFT_TRANSPOSED ? i * left.length + row : row * left.length + i),
-                             left.length);
+    for (int i = 0; i < k; i += step) {
+      load(l, left.at + (LEFT_TRANSPOSED ? i * left.length + row : row * left.length + i), left.length);
       for (int c = 0; c < COLUMNS; ++c) {
         if (c >= columns) break;
         const int n = column + c * kFragment;
-        wmma::load_matrix_sync(r, right.at + (RIGHT_TRANSPOSED ? i * right.length + n : n * right.length + i),
-                               right.length);
+        load(r, right.at + (RIGHT_TRANSPOSED ? i * right.length + n : n * right.length + i), right.length);
         wmma::mma_sync(sum_[c], l, r, sum_[c]);
       }
+    }
+  }
+
+  __device__ void scale(float factor) {
+    for (int c = 0; c < COLUMNS; ++c)
+      for (int i = 0; i < sum_[c].num_elements; ++i) sum_[c].x[i] *= factor;
+  }
+
+  // Adds what stands where store() would write.
+  __device__ void add(Tile<float> from, int row, int columns) {
+    nvcuda::wmma::fragment<nvcuda::wmma::accumulator, 16, 16, Fragments<T>::k, float> there;
+    for (int c = 0; c < COLUMNS; ++c) {
+      if (c >= columns) break;
+      nvcuda::wmma::load_matrix_sync(there, from.at + (row * from.length + c * kFragment), from.length,
+                                     nvcuda::wmma::mem_row_major);
+      for (int i = 0; i < there.num_elements; ++i) sum_[c].x[i] += there.x[i];
     }
   }
 
@@ -91,40 +132,79 @@ class WarpProduct {
   }
 
  private:
-  nvcuda::wmma::fragment<nvcuda::wmma::accumulator, 16, 16, 16, float> sum_[COLUMNS];
+  template <typename Fragment>
+  __device__ static void load(Fragment& fragment, Ptr<T> from, int length) {
+    if constexpr (std::is_same_v<T, tf32>) {
+      nvcuda::wmma::load_matrix_sync(fragment, as<const float>(from), length);
+      for (int i = 0; i < fragment.num_elements; ++i) fragment.x[i] = nvcuda::wmma::__float_to_tf32(fragment.x[i]);
+    } else {
+      nvcuda::wmma::load_matrix_sync(fragment, Ptr<const T>(from), length);
+    }
+  }
+
+  nvcuda::wmma::fragment<nvcuda::wmma::accumulator, 16, 16, Fragments<T>::k, float> sum_[COLUMNS];
 };
 
-// Exact fp32, without tensor cores: a lane owns a row and every second column of the warp's part.
+// Exact fp32, without tensor cores: a lane owns every fourth of the 16 rows and every eighth column.
 template <int COLUMNS>
 class WarpProduct<float, COLUMNS> {
  public:
   __device__ WarpProduct() {
-    for (float& s : sum_) s = 0;
+    for (auto& of_row : sum_)
+      for (float& s : of_row) s = 0;
   }
 
   template <bool LEFT_TRANSPOSED = false, bool RIGHT_TRANSPOSED = false>
   __device__ void add(Tile<float> left, int row, Tile<float> right, int column, int columns, int k) {
-    const int lane = threadIdx.x % 32, m = row + lane / 2, first = column + lane % 2;
-    for (int i = 0; i < k; ++i) {
-      const float l = left.at[LEFT_TRANSPOSED ? i * left.length + m : m * left.length + i];
-      for (int c = 0; c < COLUMNS * 8; ++c) {
-        if (c >= columns * 8) break;
-        const int n = first + 2 * c;
-        sum_[c] += l * right.at[RIGHT_TRANSPOSED ? i * right.length + n : n * right.length + i];
+    for (int i = 0; i < k; i += kDepth) {
+      Quad l[kOwnRows];
+      for (int m = 0; m < kOwnRows; ++m) l[m] = depth_of<LEFT_TRANSPOSED>(left, row + first_row() + m * kRowStep, i);
+      for (int c = 0; c < kOwnColumns; ++c) {
+        if (c >= columns * 2) break;
+        const Quad r = depth_of<RIGHT_TRANSPOSED>(right, column + first_column() + c * kColumnStep, i);
+        for (int m = 0; m < kOwnRows; ++m)
+          for (int j = 0; j < kDepth; ++j) sum_[m][c] += l[m].of[j] * r.of[j];
       }
     }
   }
 
-  __device__ void store(Tile<float> to, int row, int columns) const {
-    const int lane = threadIdx.x % 32, r = row + lane / 2, first = lane % 2;
-    for (int c = 0; c < COLUMNS * 8; ++c) {
-      if (c >= columns * 8) break;
-      to.at[r * to.length + first + 2 * c] = sum_[c];
-    }
+  __device__ void scale(float factor) {
+    for (auto& of_row : sum_)
+      for (float& s : of_row) s *= factor;
+  }
+
+  __device__ void add(Tile<float> from, int row, int columns) {
+    each(from, row, columns, [](float& sum, auto there) { sum += static_cast<float>(there); });
+  }
+
+  __device__ void store(Tile<float> to, int row, int columns) {
+    each(to, row, columns, [](float& sum, auto&& there) { there = sum; });
   }
 
  private:
-  float sum_[COLUMNS * 8];
+  static constexpr int kDepth = 4, kOwnRows = 4, kRowStep = 4, kOwnColumns = 2 * COLUMNS, kColumnStep = 8;
+  __device__ static int first_row() { return int(threadIdx.x) % 32 / kColumnStep; }
+  __device__ static int first_column() { return int(threadIdx.x) % kColumnStep; }
+
+  // Four neighbours in k of row (or column) n of an operand.
+  template <bool TRANSPOSED>
+  __device__ static Quad depth_of(Tile<float> tile, int n, int k) {
+    if constexpr (!TRANSPOSED) return load_quad(tile.at + (n * tile.length + k));
+    Quad q;
+    for (int j = 0; j < kDepth; ++j) q.of[j] = tile.at[(k + j) * tile.length + n];
+    return q;
+  }
+
+  template <typename F>
+  __device__ void each(Tile<float> tile, int row, int columns, F&& f) {
+    for (int c = 0; c < kOwnColumns; ++c) {
+      if (c >= columns * 2) break;
+      for (int m = 0; m < kOwnRows; ++m)
+        f(sum_[m][c], tile.at[(row + first_row() + m * kRowStep) * tile.length + first_column() + c * kColumnStep]);
+    }
+  }
+
+  float sum_[kOwnRows][kOwnColumns];
 };
 
 }  // namespace stlora::cuda

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from stlora_kernels.nn.checks import check_choice, check_probability, check_sizes
-from stlora_kernels.ops import dispatch
+from stlora_kernels.ops import backends
 from stlora_kernels.ops.inputs import ACTIVATIONS, check_number
 from stlora_kernels.ops.nall import nall
 
@@ -152,14 +152,14 @@ class FusedNALL(NALL):
 
     def __init__(self, *args: Any, backend: str | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.backend = None if backend is None else dispatch.known(backend)
+        self.backend = None if backend is None else backends.known(backend)
 
     @classmethod
     def sharing(cls, layer: NALL, backend: str | None = None) -> "FusedNALL":
         """A fused layer that holds the very parameters (and hooks) of ``layer``."""
         fused = cls.__new__(cls)
         fused.__dict__ = {k: copy.copy(v) if isinstance(v, dict) else v for k, v in layer.__dict__.items()}
-        fused.backend = None if backend is None else dispatch.known(backend)
+        fused.backend = None if backend is None else backends.known(backend)
         return fused
 
 

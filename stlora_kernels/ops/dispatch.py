@@ -7,13 +7,10 @@ choice falls to the next backend where a faster one does not cover the call, and
 
 import functools
 import importlib
-import importlib.metadata
-import importlib.util
 import logging
 import os
-import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -22,48 +19,9 @@ from torch import Tensor
 
 from stlora_kernels.errors import InputError
 from stlora_kernels.ops import native
+from stlora_kernels.ops.backends import BACKENDS, known
 
 log = logging.getLogger("stlora_kernels")
-
-
-def _why_no_triton_here() -> str | None:
-    if importlib.util.find_spec("triton") is None:
-        return "triton is not installed"
-    for name in ("triton", "pytorch-triton", "pytorch-triton-rocm"):
-        with suppress(importlib.metadata.PackageNotFoundError):
-            version = importlib.metadata.version(name)
-            if tuple(map(int, version.split(".")[:2])) < (3, 5):
-                return f"triton is {version}, expected 3.5 or newer"
-    return None
-
-
-_NO_TRITON = _why_no_triton_here()  # asked once, and before torch.compile would trace it
-
-
-def _why_no_triton(device_type: str) -> str | None:
-    if _NO_TRITON:
-        return _NO_TRITON
-    # Its interpreter runs kernels on the CPU, slowly: for tests.
-    interpreted = device_type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"
-    return None if device_type == "cuda" or interpreted else f"the tensors are on {device_type}"
-
-
-# Fastest first. Each is told the kind of device and answers why it cannot run there, or None if it can.
-BACKENDS: dict[str, Callable[[str], str | None]] = {
-    "cpu": native.why_unavailable,
-    "triton": _why_no_triton,
-    "reference": lambda device_type: None,
-}
-# What their kernels cover: the dtypes, and the highest rank.
-_HALVES = (torch.bfloat16, torch.float16)
-COVERED = {"cpu": ((torch.float32, torch.float64, *_HALVES), sys.maxsize), "triton": ((torch.float32, *_HALVES), 128)}
-
-
-def known(name: str) -> str:
-    """The name again, if there is a backend of that name; else InputError."""
-    if name not in BACKENDS:
-        raise InputError(f"backend: got {name!r}, expected one of {', '.join(BACKENDS)}")
-    return name
 
 
 # Judged where it is used, not here: an import that fails would be a traceback in every command.
@@ -81,7 +39,7 @@ def preferred() -> str | None:
 
 def why_unavailable(name: str, device: torch.device | str = "cpu") -> str | None:
     """Why a backend cannot run on a device of this kind on this machine, or None if it can."""
-    return BACKENDS[known(name)](torch.device(device).type)
+    return BACKENDS[known(name)].why_unavailable(torch.device(device).type)
 
 
 def available_backends(device: torch.device | str = "cpu") -> tuple[str, ...]:
@@ -157,7 +115,7 @@ def needed(gradients: Sequence[Tensor], needs: Sequence[bool]) -> list[Tensor | 
 @functools.cache
 def kernels(operation: str, backend: str) -> ModuleType:
     """Where a backend computes an operation. Imported when first used: triton takes longer than the whole package."""
-    return importlib.import_module(f"stlora_kernels.ops.{operation}.{backend}")
+    return importlib.import_module(f"stlora_kernels.ops.{operation}.{BACKENDS[backend].module}")
 
 
 def choose(
@@ -169,7 +127,8 @@ def choose(
         operation: its name, for messages.
         requested: the backend the caller named, if any; :func:`use_backend` and the environment come next.
         device_type: where the tensors are.
-        why_not: asked of a backend that is available, with these arguments: why it does not cover them, or None.
+        why_not: asked of a backend that is available, of the operation and these arguments: why it does not cover them,
+            or None.
 
     Raises:
         InputError: if a backend was asked for by name and cannot run this call.
@@ -179,7 +138,7 @@ def choose(
     candidates = BACKENDS if requested is None else (known(requested),)
     reason: str | None = None
     for name in candidates:
-        reason = BACKENDS[name](device_type) or why_not(name, *arguments)
+        reason = BACKENDS[name].why_unavailable(device_type) or why_not(BACKENDS[name], operation, *arguments)
         if reason is None:
             return name
         if requested is None and not torch.compiler.is_compiling():

@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from stlora_kernels.errors import InputError
-from stlora_kernels.ops import dispatch, native
+from stlora_kernels.ops import native
+from stlora_kernels.ops.backends import Backend
 
 ACTIVATIONS = ("relu", "leaky_relu")
 
@@ -24,15 +25,18 @@ def needs_grad(*tensors: Tensor | None) -> bool:
     return False
 
 
-def why_not(backend: str, x: Tensor, rank: int, *parameters: Tensor | None) -> str | None:
-    """Why a backend's kernels do not cover a call, or None if they do."""
-    if backend == "reference":
+def why_not(
+    backend: Backend, operation: str, sizes: Sequence[int], rank: int, x: Tensor, *parameters: Tensor | None
+) -> str | None:
+    """Why a backend's kernels do not cover a call, or None if they do. ``sizes``: what else the backend asks about."""
+    if backend.module == "reference":
         return None
-    dtypes, highest = dispatch.COVERED[backend]
-    if x.dtype not in dtypes:
-        return f"dtype {x.dtype} has no {backend} kernel"
-    if rank > highest:
-        return f"rank {rank} is beyond {highest}"
+    if x.dtype not in backend.dtypes:
+        return f"dtype {x.dtype} has no {backend.module} kernel"
+    if rank > backend.highest_rank:
+        return f"rank {rank} is beyond {backend.highest_rank}"
+    if reason := backend.why_not(operation, x, rank, *sizes):
+        return reason
     if torch.compiler.is_compiling() or forward_ad._current_level < 0:
         return None
     carried = any(t is not None and forward_ad.unpack_dual(t).tangent is not None for t in (x, *parameters))

@@ -11,7 +11,7 @@ import os
 import warnings
 from types import ModuleType
 
-import torch  # noqa: F401  brings the OpenMP runtime that _C resolves its symbols from
+import torch  # brings the OpenMP runtime that _C resolves its symbols from
 
 from stlora_kernels.errors import InputError
 
@@ -48,6 +48,15 @@ def why_unavailable(device_type: str) -> str | None:
     if _refusal is not None:
         raise InputError(_refusal)
     return _reason if device_type == "cpu" else f"the tensors are on {device_type}"
+
+
+def why_no_cuda(device_type: str) -> str | None:
+    """Why the CUDA kernels cannot run on a device of this kind, or None if they can."""
+    if device_type != "cuda":
+        return f"the tensors are on {device_type}"
+    if torch.version.hip is not None:
+        return "torch is built for AMD GPUs"
+    return _reason or (None if hasattr(_extension, "cuda_architectures") else "the package was built without them")
 
 
 def kernels() -> ModuleType:

@@ -1,6 +1,5 @@
-"""What the hosts of the Triton kernels share: a launch's options, node indices, how programs share a layer's rows."""
+"""What the hosts of the Triton kernels share: the GPU, a launch's options, how programs share a layer's rows."""
 
-import contextlib
 import functools
 import math
 from collections.abc import Sequence
@@ -10,16 +9,10 @@ from typing import Any
 import torch
 import triton
 from torch import Tensor
-from torch.utils.weak import WeakTensorKeyDictionary
 
-from stlora_kernels.ops import inputs
+from stlora_kernels.ops.gpu import has_seed, may_use_tf32
 
 _PROGRAMS = 4  # per multiprocessor that a launch aims for
-
-
-def on(x: Tensor) -> Any:
-    """Triton launches on the current device and its current stream."""
-    return torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext()
 
 
 def contiguous(t: Tensor | None) -> Tensor | None:
@@ -28,7 +21,7 @@ def contiguous(t: Tensor | None) -> Tensor | None:
 
 def numerics(x: Tensor, dropout_p: float, seed: Tensor | None, gpu: "Gpu") -> dict[str, Any]:
     """Precision of fp32 products (exact, unless torch may use tf32) and the dropout contract, as kernels take them."""
-    on_device = seed is not None and x.is_cuda and seed.device == x.device
+    on_device = has_seed(x, seed)
     return {
         "threshold": math.ceil(dropout_p * 2**32),
         "scale": 0.0 if dropout_p == 1 else 1 / (1 - dropout_p),
@@ -36,42 +29,8 @@ def numerics(x: Tensor, dropout_p: float, seed: Tensor | None, gpu: "Gpu") -> di
         "SEED_AT": on_device,
         "DROPOUT": dropout_p > 0,
         "ALIGNED": x.shape[-1] % 4 == 0,
-        "PRECISION": "tf32" if x.dtype == torch.float32 and gpu.has_tf32 and _may_use_tf32() else "ieee",
+        "PRECISION": "tf32" if gpu.has_tf32 and may_use_tf32(x) else "ieee",
     }
-
-
-def _may_use_tf32() -> bool:
-    """What torch's own products may do; a process that has used the new way of saying so may not ask in the old."""
-    matmul = torch.backends.cuda.matmul
-    return matmul.fp32_precision == "tf32" if hasattr(matmul, "fp32_precision") else matmul.allow_tf32
-
-
-_checked = WeakTensorKeyDictionary()  # node_index -> the state in which its range was looked at
-
-
-def checked(node_index: Tensor | None, adapters: int) -> Tensor | None:
-    """The node_index, contiguous. Looking at its range waits for the GPU, so it is done once, until it is written to.
-
-    Raises:
-        InputError: if it names an adapter that is not there, except while a CUDA graph is captured, which cannot wait.
-    """
-    if node_index is None:
-        return None
-    state = None if node_index.is_inference() else (node_index._version, adapters)
-    capturing = node_index.is_cuda and torch.cuda.is_current_stream_capturing()
-    if not capturing and (state is None or _checked.get(node_index) != state):
-        inputs.check_range(node_index, adapters)
-        _checked[node_index] = state
-    return node_index.contiguous()
-
-
-def by_adapter(node_index: Tensor | None, adapters: int) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """The node_index, the node slots sorted by adapter, and where each adapter's begin, ``[P + 1]``."""
-    if node_index is None:
-        return None, None, None
-    order = torch.argsort(node_index, stable=True)
-    first_slot = torch.searchsorted(node_index[order], torch.arange(adapters + 1, device=node_index.device))
-    return node_index.contiguous(), order, first_slot
 
 
 @dataclass(frozen=True)

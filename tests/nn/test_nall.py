@@ -192,5 +192,5 @@ def test_fuse_keeps_a_layer_used_twice_one_layer():
 
 @pytest.mark.parametrize("make", [lambda b: sk.FusedNALL(3, 4, 5, backend=b), lambda b: sk.fuse(sk.NALL(3, 4, 5), b)])
 def test_an_unknown_backend_is_named_at_once(make):
-    with pytest.raises(ValueError, match="backend: got 'nope', expected one of cpu, triton, reference"):
+    with pytest.raises(ValueError, match="backend: got 'nope', expected one of cpu, cuda, triton, reference"):
         make("nope")

@@ -1,7 +1,7 @@
 """Fixtures of the matrix every backend passes."""
 
 import pytest
-from triton_cases import DEVICE
+from gpu_cases import DEVICE, start
 
 from stlora_kernels.ops import native
 
@@ -15,6 +15,18 @@ def isa(request):
     native.kernels().select_isa(request.param)
     yield request.param
     native.kernels().select_isa(before)
+
+
+GPU_BACKENDS = ["triton", "cuda"] if DEVICE == "cuda" else ["triton", "cuda-0", "cuda-1"]  # and a seed, if emulated
+
+
+@pytest.fixture(params=[pytest.param(name, marks=[pytest.mark.gpu] * (DEVICE == "cuda")) for name in GPU_BACKENDS])
+def backend(request):
+    """Every backend for GPUs, by its name here; where CUDA is emulated, in two orders of threads."""
+    name, _, seed = request.param.partition("-")
+    if name == "triton" and DEVICE == "cpu":
+        request.getfixturevalue("within_bounds")
+    return start(name, int(seed or 0))
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import stlora_kernels as sk
-from stlora_kernels.ops import dispatch, native
+from stlora_kernels.ops import backends, cuda_launch, dispatch, native
 
 
 def python(code: str, **env: str) -> subprocess.CompletedProcess:
@@ -28,7 +28,8 @@ def backend_of_a_call(**options) -> str:
 
 
 def test_the_fastest_backend_is_taken():
-    assert [name for name in sk.available_backends("cpu") if name != "triton"] == ["cpu", "reference"]
+    ours = ("cpu", "cuda", "reference")  # triton where it is interpreted
+    assert [name for name in sk.available_backends("cpu") if name in ours] == ["cpu", "reference"]
     assert backend_of_a_call() == "cpu"
 
 
@@ -44,7 +45,7 @@ def test_use_backend_holds_for_the_block_and_nests():
 
 def test_use_backend_names_what_there_is():
     with (
-        pytest.raises(ValueError, match="backend: got 'cdua', expected one of cpu, triton, reference"),
+        pytest.raises(ValueError, match="backend: got 'cdua', expected one of cpu, cuda, triton, reference"),
         sk.use_backend("cdua"),
     ):
         pass
@@ -52,12 +53,12 @@ def test_use_backend_names_what_there_is():
 
 def test_a_backend_asked_for_is_never_replaced():
     with pytest.raises(ValueError, match="'cpu' cannot run this nall: the tensors are on meta"):
-        dispatch.choose("nall", "cpu", "meta", lambda name: None)
+        dispatch.choose("nall", "cpu", "meta", lambda *_: None)
 
 
 def test_falling_back_is_said_in_the_debug_log(caplog):
     with caplog.at_level(logging.DEBUG, "stlora_kernels"):
-        assert dispatch.choose("nall", None, "meta", lambda name: None) == "reference"
+        assert dispatch.choose("nall", None, "meta", lambda *_: None) == "reference"
     assert "nall: backend cpu passed over: the tensors are on meta" in caplog.text
 
 
@@ -201,4 +202,27 @@ except ValueError as error:
 
 def test_a_triton_that_is_too_old_is_passed_over_with_its_version(monkeypatch):
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "3.4.1")
-    assert dispatch._why_no_triton_here() == "triton is 3.4.1, expected 3.5 or newer"
+    assert backends._why_no_triton_here() == "triton is 3.4.1, expected 3.5 or newer"
+
+
+@pytest.mark.parametrize(
+    ("capability", "architectures", "reason"),
+    [
+        ((9, 0), ["80", "90"], None),
+        ((8, 6), ["80-real", "90-real"], None),  # machine code runs on newer GPUs of its generation
+        ((9, 0), ["80-real", "86-real"], "compute capability 9.0, and they were built for"),
+        ((12, 1), ["80-real", "120"], None),  # PTX runs on whatever is newer
+        ((8, 0), ["86"], "compute capability 8.0, and they were built for"),
+        ((10, 3), ["90a"], "compute capability 10.3, and they were built for"),
+        ((7, 5), ["75"], "compute capability 7.5, expected 8.0 or newer"),
+    ],
+)
+def test_a_gpu_that_the_cuda_kernels_were_not_built_for_is_named(capability, architectures, reason):
+    said = cuda_launch.why_no_code(capability, architectures)
+    assert said is None if reason is None else reason in said
+
+
+@pytest.mark.skipif(hasattr(native.kernels(), "cuda_architectures"), reason="built with CUDA kernels")
+def test_a_package_built_without_cuda_says_so():
+    assert native.why_no_cuda("cuda") == "the package was built without them"
+    assert native.why_no_cuda("cpu") == "the tensors are on cpu"

@@ -2,11 +2,18 @@
 
 import pytest
 import torch
+from gpu_cases import DEVICE, on_device
 from nall_cases import Case
-from triton_cases import DEVICE, marks, on_device
+
+from stlora_kernels.ops import backends
 
 configs = pytest.importorskip("stlora_kernels.ops.triton_configs")
-pytestmark = marks
+pytestmark = [
+    pytest.mark.skipif(
+        backends.BACKENDS["triton"].why_unavailable(DEVICE) is not None, reason="neither a GPU nor TRITON_INTERPRET=1"
+    ),
+    *[pytest.mark.gpu] * (DEVICE == "cuda"),
+]
 
 
 def test_small_problems_get_small_tiles_and_every_block_is_a_power_of_two():

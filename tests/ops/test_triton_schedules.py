@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+from gpu_cases import DEVICE, check_nall, check_nsp
 from nall_cases import Case
 from nsp_cases import Stack
-from triton_cases import DEVICE, check_nall, check_nsp
 
 pytest.importorskip("triton")
 pytestmark = pytest.mark.skipif(
@@ -56,7 +56,7 @@ def test_programs_give_the_same_bits_in_any_order(case, poison):
 @pytest.mark.parametrize("seed", range(3))
 def test_a_sum_that_is_read_too_early_is_noticed(seed, poison, monkeypatch):
     monkeypatch.setattr(nall_kernels, "deliver", wrong.deliver_counted_too_early)
-    check_nall(NALL, torch.float32)  # one program after the other, it looks right
+    check_nall(NALL, torch.float32, "triton")  # one program after the other, it looks right
     assert not same_bits_in_any_order(NALL, 4)
 
 
@@ -87,15 +87,15 @@ def test_parameters_that_do_not_wait_for_the_rows_are_noticed(poison, monkeypatc
     ids=["load", "store"],
 )
 def test_a_mask_that_is_off_by_one_is_noticed(piece, mistaken, message, case, within_bounds, monkeypatch):
-    check_nall(case, torch.float32)
+    check_nall(case, torch.float32, "triton")
     monkeypatch.setattr(nall_kernels, piece, getattr(wrong, mistaken))
     with pytest.raises((AssertionError, InterpreterError), match=message):
-        check_nall(case, torch.float32)
+        check_nall(case, torch.float32, "triton")
 
 
 def test_a_mask_of_the_stack_is_noticed_too(within_bounds, monkeypatch):
     case = Stack(33, 2, 20, 3, 2)
-    check_nsp(case, torch.float32)
+    check_nsp(case, torch.float32, "triton")
     monkeypatch.setattr(nsp_kernels, "load_matrix", wrong.load_matrix_one_column_too_far)
     with pytest.raises(InterpreterError, match="addresses are in no tensor of the kernel"):
-        check_nsp(case, torch.float32)
+        check_nsp(case, torch.float32, "triton")

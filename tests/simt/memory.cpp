@@ -36,7 +36,9 @@ void SharedMemory::read(const void* address, std::size_t bytes, const Moment& no
     if (!ordered(g.writer, now))
       throw Error("race: thread " + std::to_string(now.thread) + " reads " + place(offset) + ", which thread " +
                   std::to_string(g.writer.thread) + " has written since the last barrier");
-    const bool same_time = g.read && g.reader.block_barriers == now.block_barriers;
+    const bool in_same_warp = !g.read_by_warps && g.reader.warp() == now.warp();
+    const bool same_time = g.read && g.reader.block_barriers == now.block_barriers &&
+                           !(in_same_warp && g.reader.warp_barriers < now.warp_barriers);
     g.read_by_many = same_time && (g.read_by_many || g.reader.thread != now.thread);
     g.read_by_warps = same_time && (g.read_by_warps || g.reader.warp() != now.warp());
     g.read = true;
@@ -81,29 +83,29 @@ void SharedMemory::copy_lands(const void* address, std::size_t bytes, const Mome
   });
 }
 
-std::map<std::uintptr_t, Allowed>& allowed() {
-  static std::map<std::uintptr_t, Allowed> regions;
-  return regions;
+std::list<Region>& regions() {
+  static std::list<Region> all;
+  return all;
 }
 
 void check_global(const void* address, std::size_t bytes, bool write) {
   const auto at = reinterpret_cast<std::uintptr_t>(address);
-  auto region = allowed().upper_bound(at);
-  if (region != allowed().begin()) {
-    --region;
-    if (at + bytes <= region->first + region->second.bytes) return;
-  }
+  for (const Region& r : regions())
+    if (at >= r.begin && at + bytes <= r.begin + r.bytes) return;
   std::string near = "no memory that the kernel was given";
-  if (region != allowed().end() && at >= region->first)
-    near = std::to_string(at - region->first) + " bytes into " + region->second.name + ", which has " +
-           std::to_string(region->second.bytes);
+  for (const Region& r : regions())
+    if (at >= r.begin && at < r.begin + r.bytes + 4096)
+      near = std::to_string(at - r.begin) + " bytes into " + r.name + ", which has " + std::to_string(r.bytes);
   throw Error("out of bounds: " + std::to_string(bytes) + " bytes " + (write ? "written" : "read") + ", " + near);
 }
 
-Allow::Allow(const void* begin, std::size_t bytes, const char* name) : begin_(begin) {
-  allowed()[reinterpret_cast<std::uintptr_t>(begin)] = {bytes, name};
+Allow::Allow(const void* begin, std::size_t bytes, std::string name) {
+  regions().push_front({reinterpret_cast<std::uintptr_t>(begin), bytes, std::move(name)});
+  region_ = &regions().front();
 }
 
-Allow::~Allow() { allowed().erase(reinterpret_cast<std::uintptr_t>(begin_)); }
+Allow::~Allow() {
+  regions().remove_if([&](const Region& r) { return &r == region_; });
+}
 
 }  // namespace simt

@@ -2,7 +2,7 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
+#include <list>
 #include <string>
 #include <vector>
 
@@ -42,12 +42,13 @@ class SharedMemory {
   unsigned char* begin_;
 };
 
-// Global memory by its address.
-struct Allowed {
+// Global memory that kernels may touch. Regions may overlap.
+struct Region {
+  std::uintptr_t begin;
   std::size_t bytes;
   std::string name;
 };
-std::map<std::uintptr_t, Allowed>& allowed();
+std::list<Region>& regions();
 void check_global(const void* address, std::size_t bytes, bool write);
 
 }  // namespace simt

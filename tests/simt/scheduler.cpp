@@ -2,6 +2,7 @@
 #include <ucontext.h>
 
 #include <memory>
+#include <mutex>
 #include <random>
 #include <vector>
 
@@ -210,12 +211,20 @@ void launch(const Options& options, Dim3 grid, Dim3 block, std::size_t shared_by
                 std::to_string(options.shared_limit) + " are there");
   if (block.x * block.y * block.z > 1024 || block.x * block.y * block.z % warp_size)
     throw Error("threads: " + std::to_string(block.x * block.y * block.z) + ", expected whole warps, 1024 at most");
+  static std::mutex one_at_a_time;
+  const std::scoped_lock lock(one_at_a_time);
+  launches().push_back({grid.x * grid.y * grid.z, block.x * block.y * block.z, shared_bytes});
   Machine m{.options = options, .grid = grid, .block = block, .shared_bytes = shared_bytes, .kernel = &kernel};
   machine = &m;
   struct Leave {
     ~Leave() { machine = nullptr; }
   } leave;
   m.run();
+}
+
+std::vector<Launched>& launches() {
+  static std::vector<Launched> all;
+  return all;
 }
 
 const Dim3& thread_index() { return machine->running->index; }
@@ -248,6 +257,7 @@ void check(const void* address, std::size_t bytes, bool write) {
   SharedMemory& shared = t.block->shared;
   if (!shared.holds(address, bytes)) {
     check_global(address, bytes, write);
+    (write ? launches().back().written : launches().back().read) += bytes;
   } else if (write) {
     shared.write(address, bytes, t.now());
   } else {
@@ -265,6 +275,7 @@ void copy_async(void* to, const void* from, std::size_t bytes) {
   if (!t.block->shared.holds(to, bytes))
     throw Error("out of bounds: an asynchronous copy to what is not shared memory");
   check_global(from, bytes, false);
+  launches().back().read += bytes;
   t.block->shared.copy_begins(to, bytes, t.now());
   t.copies.back().push_back({to, from, bytes});
 }

@@ -12,6 +12,7 @@
 #include <stdexcept>
 #include <string>
 #include <type_traits>
+#include <vector>
 
 namespace simt {
 
@@ -36,16 +37,24 @@ struct Options {
 void launch(const Options& options, Dim3 grid, Dim3 block, std::size_t shared_bytes,
             const std::function<void()>& kernel);
 
+// What has been launched, and the bytes of global memory that it has asked for. For whoever looks to clear.
+struct Launched {
+  unsigned blocks, threads;
+  std::size_t shared_bytes;
+  std::uint64_t read = 0, written = 0;
+};
+std::vector<Launched>& launches();
+
 // Global memory that kernels may touch while this lives.
 class Allow {
  public:
-  Allow(const void* begin, std::size_t bytes, const char* name);
+  Allow(const void* begin, std::size_t bytes, std::string name);
   ~Allow();
   Allow(const Allow&) = delete;
   Allow& operator=(const Allow&) = delete;
 
  private:
-  const void* begin_;
+  const void* region_;
 };
 
 // ------------------------------------------------------------------ what a thread asks

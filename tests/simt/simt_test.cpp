@@ -92,6 +92,26 @@ void races() {
                    shared()[threadIdx.x] = read + 1;
                  }),
          "");
+  expect("write after read, each after a warp's barrier",
+         refused({},
+                 [] {
+                   shared()[threadIdx.x] = 1;
+                   __syncwarp();
+                   const float read = shared()[threadIdx.x ^ 1];
+                   __syncwarp();
+                   shared()[threadIdx.x] = shared()[threadIdx.x] + read;
+                 }),
+         "");
+  expect("write after another warp's read, after a warp's barrier",
+         refused({},
+                 [] {
+                   shared()[threadIdx.x] = 1;
+                   __syncthreads();
+                   const float read = shared()[threadIdx.x ^ 32];
+                   __syncwarp();
+                   shared()[threadIdx.x] = read;
+                 }),
+         "race");
   expect("two writers", refused({}, [] { shared()[threadIdx.x / 2] = 1; }), "race");
 }
 
@@ -231,6 +251,32 @@ void fragments() {
     }
 }
 
+void tf32() {
+  using namespace nvcuda;
+  const auto kernel = [](bool rounded) {
+    return [=] {
+      Checked<float> tile = shared();
+      for (unsigned e = threadIdx.x; e < 256; e += 32) tile[e] = 1.0f + 1.0f / 4096;
+      __syncwarp();
+      wmma::fragment<wmma::matrix_a, 16, 16, 8, wmma::precision::tf32, wmma::row_major> a;
+      wmma::fragment<wmma::matrix_b, 16, 16, 8, wmma::precision::tf32, wmma::col_major> b;
+      wmma::fragment<wmma::accumulator, 16, 16, 8, float> c;
+      wmma::fill_fragment(c, 0.0f);
+      wmma::load_matrix_sync(a, tile, 8);
+      wmma::load_matrix_sync(b, tile + 128, 8);
+      if (rounded)
+        for (int i = 0; i < a.num_elements; ++i) {
+          a.x[i] = wmma::__float_to_tf32(a.x[i]);
+          b.x[i] = wmma::__float_to_tf32(b.x[i]);
+        }
+      wmma::mma_sync(c, a, b, c);
+      if (c.x[0] != 8) throw simt::Error("wrong value");
+    };
+  };
+  expect("a tf32 product", refused({.threads = 32}, kernel(true)), "");
+  expect("a tf32 product of floats", refused({.threads = 32}, kernel(false)), "not rounded to tf32");
+}
+
 }  // namespace
 
 int main() {
@@ -240,5 +286,6 @@ int main() {
   copies();
   ordered_sum();
   fragments();
+  tf32();
   return failures ? 1 : 0;
 }

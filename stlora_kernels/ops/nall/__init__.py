@@ -64,7 +64,8 @@ def nall(
         x, weight, A, B = (inputs.autocast(t, device_type) for t in (x, weight, A, B))
         bias = None if bias is None else inputs.autocast(bias, device_type)
     seen_plain = inputs.check(x, weight, bias, A, B, alpha, dropout_p, seed, activation, negative_slope, node_index)
-    name = dispatch.choose("nall", backend, x.device.type, inputs.why_not, x, A.shape[2], weight, bias, A, B)
+    sizes = (x.shape[-1], weight.shape[0], dropout_p > 0)
+    name = dispatch.choose("nall", backend, x.device.type, inputs.why_not, sizes, A.shape[2], x, weight, bias, A, B)
     if dropout_p > 0 and seed is None:
         seed = philox.draw_seed()
     if name == "reference":

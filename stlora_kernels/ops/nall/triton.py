@@ -6,7 +6,7 @@ import torch
 import triton
 from torch import Tensor
 
-from stlora_kernels.ops import triton_configs, triton_launch
+from stlora_kernels.ops import gpu, triton_configs, triton_launch
 from stlora_kernels.ops.nall import triton_kernels
 from stlora_kernels.ops.nall.cpu import empty_gradients, flatten
 from stlora_kernels.ops.triton_launch import contiguous
@@ -20,11 +20,11 @@ def forward(
     y = x.new_empty(*x.shape[:-1], weight.shape[0])
     if y.numel() == 0:
         return y
-    x3, gpu = flatten(x), triton_launch.gpu(x.device)
+    x3, target = flatten(x), triton_launch.gpu(x.device)
     (M, N, I), (_, O, r) = x3.shape, A.shape
     W, b, A_n, B_n = map(contiguous, (weight, bias, A, B))
-    index = triton_launch.checked(node_index, A.shape[0])
-    numerics = triton_launch.numerics(x, dropout_p, seed, gpu)
+    index = gpu.checked(node_index, A.shape[0])
+    numerics = triton_launch.numerics(x, dropout_p, seed, target)
 
     def launch(config: triton_configs.Config) -> None:
         grid = (N * triton.cdiv(M, config["BM"]), triton.cdiv(O, config["BO"]))
@@ -32,10 +32,10 @@ def forward(
             x3, W, b, A_n, B_n, node_index=index, y=y, M=M, N=N, I=I, O=O, r=r,
             x_m=x3.stride(0), x_n=x3.stride(1), x_i=x3.stride(2), alpha=alpha, slope=negative_slope,
             HAS_BIAS=b is not None, HAS_INDEX=index is not None, ACTIVATION=activation,
-            **numerics, **triton_configs.options(config, gpu),
+            **numerics, **triton_configs.options(config, target),
         )  # fmt: skip
 
-    with triton_launch.on(x):
+    with gpu.on(x):
         default = triton_configs.from_table("nall forward", x.dtype, M, I, O, r)
         launch(
             triton_configs.tuned(
@@ -52,11 +52,11 @@ def backward(
 ) -> list[Tensor | None]:  # fmt: skip
     """Gradients of x, weight, bias, A, B; None for one that is not needed."""
     gradients = empty_gradients((x, weight, weight if bias is None else bias, A, B), needs)
-    x3, g3, gpu = flatten(x), flatten(grad), triton_launch.gpu(x.device)
+    x3, g3, target = flatten(x), flatten(grad), triton_launch.gpu(x.device)
     (M, N, I), (P, O, r) = x3.shape, A.shape
     W, A_n, B_n = map(contiguous, (weight, A, B))
-    index, order, first_slot = triton_launch.by_adapter(node_index, P)
-    numerics = triton_launch.numerics(x, dropout_p, seed, gpu)
+    index, order, first_slot = gpu.by_adapter(node_index, P)
+    numerics = triton_launch.numerics(x, dropout_p, seed, target)
 
     def launch(config: triton_configs.Config) -> None:
         share = triton_launch.share(x.device, needs[1:], M, N, I, O, P, config)
@@ -72,10 +72,10 @@ def backward(
             x_m=x3.stride(0), x_n=x3.stride(1), x_i=x3.stride(2), alpha=alpha, slope=negative_slope,
             parameter_programs=share.programs, HAS_INDEX=index is not None, ACTIVATION=activation,
             NEEDS_X=needs[0], NEEDS_WEIGHT=needs[1], NEEDS_BIAS=needs[2], NEEDS_A=needs[3], NEEDS_B=needs[4],
-            **share.splits, **numerics, **triton_configs.options(config, gpu),
+            **share.splits, **numerics, **triton_configs.options(config, target),
         )  # fmt: skip
 
-    with triton_launch.on(x):
+    with gpu.on(x):
         default = triton_configs.from_table("nall backward", x.dtype, M, I, O, r)
         launch(
             triton_configs.tuned(

@@ -96,7 +96,8 @@ def nsp_stack(
     _check(h, parameters, alpha, eps, dropout_p, seed, negative_slope, node_index)
     flat = [t for tensors in parameters for t in tensors]
     rank = max(A.shape[2] for A in parameters[3])
-    name = dispatch.choose("nsp_stack", backend, h.device.type, inputs.why_not, h, rank, *flat)
+    sizes = (h.shape[-1], len(parameters[1]))
+    name = dispatch.choose("nsp_stack", backend, h.device.type, inputs.why_not, sizes, rank, h, *flat)
     if dropout_p > 0 and seed is None:
         seed = philox.draw_seed()
     if name == "reference":

@@ -6,7 +6,7 @@ import torch
 import triton
 from torch import Tensor
 
-from stlora_kernels.ops import triton_configs, triton_launch
+from stlora_kernels.ops import gpu, triton_configs, triton_launch
 from stlora_kernels.ops.nall.cpu import empty_gradients, flatten
 from stlora_kernels.ops.nsp import triton_gradients, triton_kernels
 from stlora_kernels.ops.nsp.cpu import saved_like
@@ -23,8 +23,8 @@ def forward(
     saved = saved_like(h, depth if save else 1)
     if y.numel() == 0:
         return y, saved
-    h3, gpu = flatten(h), triton_launch.gpu(h.device)
-    index = triton_launch.checked(node_index, As[0].shape[0])
+    h3, target = flatten(h), triton_launch.gpu(h.device)
+    index = gpu.checked(node_index, As[0].shape[0])
     M, N, D = h3.shape
     parameters = [tuple(t.contiguous() for t in tensors) for tensors in (norm_weights, weights, biases, As, Bs)]
     narrow = triton_configs.is_narrow("forward", h.dtype, D, max(ranks))
@@ -32,7 +32,7 @@ def forward(
     # Wide rows' layers meet in memory whether or not a backward pass will come.
     meeting = saved if save or narrow else saved_like(h, depth)
     only = {"SAVE": save and depth > 1} if narrow else {"s_rows": torch.empty_like(y)}
-    numerics = triton_launch.numerics(h, dropout_p, seed, gpu)
+    numerics = triton_launch.numerics(h, dropout_p, seed, target)
 
     def launch(config: triton_configs.Config) -> None:
         chunks = {"CHUNKS": triton.cdiv(D, config["BD"])} if narrow else {}
@@ -40,10 +40,10 @@ def forward(
             h3, *parameters, ranks=ranks, node_index=index, y=y, saved=meeting, saved_n=meeting.stride(0),
             M=M, N=N, D=D, L=depth, h_m=h3.stride(0), h_n=h3.stride(1), h_d=h3.stride(2), alpha=alpha, eps=eps,
             slope=negative_slope, HAS_BIAS=len(biases) > 0, HAS_INDEX=index is not None,
-            **only, **chunks, **numerics, **triton_configs.options(config, gpu),
+            **only, **chunks, **numerics, **triton_configs.options(config, target),
         )  # fmt: skip
 
-    with triton_launch.on(h):
+    with gpu.on(h):
         name = f"nsp {'narrow' if narrow else 'wide'} forward"
         default = triton_configs.from_table(name, h.dtype, M, D, D, max(ranks))
         launch(triton_configs.tuned((name, N, D, ranks, dropout_p > 0, index is None), M, h, numerics, default, launch))
@@ -66,14 +66,14 @@ def backward(
     wanted = [any([next(asked) for _ in tensors]) for tensors in parameters]
     norms, weights, _, As, Bs = (tuple(t.contiguous() for t in tensors) for tensors in parameters)
     depth, P, ranks = len(weights), As[0].shape[0], tuple(A.shape[2] for A in As)
-    h3, g3, gpu = flatten(h), flatten(grad), triton_launch.gpu(h.device)
+    h3, g3, target = flatten(h), flatten(grad), triton_launch.gpu(h.device)
     M, N, D = h3.shape
-    index, order, first_slot = triton_launch.by_adapter(node_index, P)
+    index, order, first_slot = gpu.by_adapter(node_index, P)
     narrow = triton_configs.is_narrow("backward", h.dtype, D, max(ranks))
     # What the rows leave to the other phases, [2, L, M, N, D], and where wide rows hand down their gradient.
     left = torch.empty(2, depth, M, N, D, dtype=h.dtype, device=h.device)
     chain = None if narrow else torch.empty(2, M, N, D, dtype=torch.float32, device=h.device)
-    numerics = triton_launch.numerics(h, dropout_p, seed, gpu)
+    numerics = triton_launch.numerics(h, dropout_p, seed, target)
 
     def launch(config: triton_configs.Config) -> None:
         share = triton_launch.share(h.device, wanted[1:], M, N, D, D, P, config)
@@ -93,10 +93,10 @@ def backward(
             layer_room=share.room, layer_counters=share.counters, alpha=alpha, eps=eps, slope=negative_slope,
             HAS_INDEX=index is not None, NARROW=narrow, CHUNKS=triton.cdiv(D, config["BD"]),
             NEEDS_NORM=wanted[0], NEEDS_WEIGHT=wanted[1], NEEDS_BIAS=wanted[2], NEEDS_A=wanted[3], NEEDS_B=wanted[4],
-            **share.splits, **numerics, **triton_configs.options(config, gpu),
+            **share.splits, **numerics, **triton_configs.options(config, target),
         )  # fmt: skip
 
-    with triton_launch.on(h):
+    with gpu.on(h):
         default = triton_configs.from_table("nsp backward", h.dtype, M, D, D, max(ranks))
         launch(
             triton_configs.tuned(
