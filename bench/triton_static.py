@@ -12,7 +12,6 @@ import argparse
 import csv
 import itertools
 import json
-import os
 import re
 import subprocess
 import sys
@@ -24,8 +23,10 @@ from unittest.mock import patch
 
 import torch
 import triton
+from gpu_calls import OPERATIONS, Sizes, call, least_bytes
+from gpu_devices import DEVICES, Device
+from sass import functions
 from triton.backends.compiler import GPUTarget
-from triton_calls import OPERATIONS, Sizes, call, least_bytes
 
 from stlora_kernels.ops import triton_launch
 from stlora_kernels.ops.nall import triton_kernels as nall_kernels
@@ -44,29 +45,10 @@ KERNELS = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Device:
-    """Facts of the vendors' datasheets and programming guides."""
-
-    name: str
-    target: GPUTarget
-    shared: int  # bytes a program may have
-    shared_all: int  # bytes a multiprocessor has
-    registers: int  # 32-bit ones a multiprocessor has
-    threads: int  # a multiprocessor holds
-    bandwidth: float  # TB/s
-    multiprocessors: int
-
-
-DEVICES = [
-    Device("A100 (80)", GPUTarget("cuda", 80, 32), 163 << 10, 164 << 10, 1 << 16, 2048, 2.04, 108),
-    Device("RTX 3090 (86)", GPUTarget("cuda", 86, 32), 99 << 10, 100 << 10, 1 << 16, 1536, 0.94, 82),
-    Device("RTX 4090 (89)", GPUTarget("cuda", 89, 32), 99 << 10, 100 << 10, 1 << 16, 1536, 1.01, 128),
-    Device("H100 (90)", GPUTarget("cuda", 90, 32), 227 << 10, 228 << 10, 1 << 16, 2048, 3.35, 132),
-    Device("B200 (100)", GPUTarget("cuda", 100, 32), 227 << 10, 228 << 10, 1 << 16, 2048, 8.0, 148),
-    Device("RTX 5090 (120)", GPUTarget("cuda", 120, 32), 99 << 10, 100 << 10, 1 << 16, 1536, 1.79, 170),
-    Device("MI300X (gfx942)", GPUTarget("hip", "gfx942", 64), 64 << 10, 64 << 10, 1 << 17, 2048, 5.3, 304),
-]
+def target_of(device: Device) -> GPUTarget:
+    if device.architecture.isdigit():
+        return GPUTarget("cuda", int(device.architecture), 32)
+    return GPUTarget("hip", device.architecture, 64)
 
 
 @dataclass(frozen=True)
@@ -87,7 +69,7 @@ class _AbsentGpu:
         self.device = device
 
     def get_current_target(self) -> GPUTarget:
-        return self.device.target
+        return target_of(self.device)
 
     def get_current_device(self) -> str:
         return self.device.name
@@ -113,9 +95,10 @@ def launches_of(operation: str, device: Device, dtype: torch.dtype, sizes: Sizes
     with ExitStack() as patches:
         for module, kernel in KERNELS:
             patches.enter_context(patch.object(module, kernel, _Compiling(getattr(module, kernel), compiled)))
-        gpu = triton_launch.Gpu(device.multiprocessors, device.target.backend, device.target.warp_size, True)
+        target = target_of(device)
+        gpu = triton_launch.Gpu(device.multiprocessors, target.backend, target.warp_size, True)
         patches.enter_context(patch.object(triton_launch, "gpu", lambda _: gpu))
-        call(operation, dtype, sizes, p, "meta")
+        call(operation, "triton", dtype, sizes, p, "meta")
     return [report(kernel, device) for kernel in compiled]
 
 
@@ -129,44 +112,28 @@ def asked_bytes(sizes: Sizes, operations: list[str]) -> dict[str, float]:
 
 def report(compiled: triton.compiler.CompiledKernel, device: Device) -> Report:
     """What the machine code says."""
-    if device.target.backend == "cuda":
-        resources, code = (_cuobjdump(compiled.asm["cubin"], what) for what in ("--dump-resource-usage", "--dump-sass"))
-        registers = int(re.search(r"REG:(\d+)", resources)[1])
-        spills = len(re.findall(r"\b(?:STL|LDL)\b", code))
-        tensor_core = len(re.findall(r"\b(?:HMMA|HGMMA|UTCHMMA)\b", code))
-        wide = len(re.findall(r"\b(?:LDG\.E\S*\.128|LDGSTS\S*\.128)\b", code))
+    if device.architecture.isdigit():
+        with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+            file.write(compiled.asm["cubin"])
+            file.flush()
+            (code,) = functions(file.name, device.architecture).values()
+        registers, spills, tensor_core, wide = code.registers, code.spills, code.tensor_core, code.wide_loads
     else:
-        code = compiled.asm["amdgcn"]
-        registers = int(re.search(r"\.vgpr_count:\s+(\d+)", code)[1])
-        spills = len(re.findall(r"\bscratch_(?:load|store)", code))
-        tensor_core, wide = code.count("v_mfma"), len(re.findall(r"(?:global|buffer)_load_dwordx4", code))
-    threads = compiled.metadata.num_warps * device.target.warp_size
-    programs = min(
-        device.registers // (max(registers, 16) * threads),
-        device.shared_all // max(compiled.metadata.shared + 1024, 1),
-        device.threads // threads,
-    )
-    occupancy = programs * threads / device.threads
+        text = compiled.asm["amdgcn"]
+        registers = int(re.search(r"\.vgpr_count:\s+(\d+)", text)[1])
+        spills = len(re.findall(r"\bscratch_(?:load|store)", text))
+        tensor_core, wide = text.count("v_mfma"), len(re.findall(r"(?:global|buffer)_load_dwordx4", text))
+    threads = compiled.metadata.num_warps * target_of(device).warp_size
+    occupancy = device.occupancy(registers, threads, compiled.metadata.shared)
     name = compiled.metadata.name
     return Report(name, registers, spills, compiled.metadata.shared, occupancy, tensor_core, wide)
-
-
-def _cuobjdump(cubin: bytes, what: str) -> str:
-    tools = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(cubin)
-        file.flush()
-        env = os.environ | {"PATH": f"{tools}:{os.environ['PATH']}"}  # it calls nvdisasm
-        command = [tools / "cuobjdump", what, file.name]
-        return subprocess.run(command, capture_output=True, text=True, check=True, env=env).stdout
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--sizes", type=int, nargs=3, default=(64, 307, 144), metavar=("M", "N", "D"))
-    known = {str(device.target.arch): device for device in DEVICES}
-    parser.add_argument("--devices", nargs="+", choices=known, default=list(known), help="architectures")
+    parser.add_argument("--devices", nargs="+", choices=DEVICES, default=list(DEVICES), help="architectures")
     parser.add_argument("--operations", nargs="+", choices=OPERATIONS, default=OPERATIONS)
     parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=list(DTYPES))
     parser.add_argument("--dropout", type=float, nargs="+", default=[0.0, 0.1])
@@ -175,7 +142,7 @@ def main() -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(COLUMNS)
     traffic = asked_bytes(sizes, options.operations)
-    asked = ([known[name] for name in options.devices], options.operations, options.dtypes, options.dropout)
+    asked = ([DEVICES[name] for name in options.devices], options.operations, options.dtypes, options.dropout)
     for device, operation, name, p in itertools.product(*asked):
         dtype, counted_as = DTYPES[name], "fp32" if name == "fp32" else "fp16"
         launches = launches_of(operation, device, dtype, sizes, p)
@@ -184,7 +151,18 @@ def main() -> None:
             code = (r.kernel, r.registers, r.spills, r.shared, device.shared, f"{r.occupancy:.2f}")
             code += (r.tensor_core, r.wide_loads, f"{traffic[f'{operation} {counted_as}'] / 1e6:.1f}")
             code += (f"{least / 1e6:.1f}", f"{least / device.bandwidth / 1e6:.1f}")
-            writer.writerow((triton.__version__, device.name, operation, name, p, *sizes, len(launches), *code))
+            writer.writerow(
+                (
+                    triton.__version__,
+                    f"{device.name} ({device.architecture})",
+                    operation,
+                    name,
+                    p,
+                    *sizes,
+                    len(launches),
+                    *code,
+                )
+            )
             sys.stdout.flush()
 
 

@@ -13,8 +13,8 @@ from unittest.mock import patch
 
 os.environ["TRITON_INTERPRET"] = "1"
 import torch
+from gpu_calls import OPERATIONS, call
 from triton.runtime.interpreter import interpreter_builder
-from triton_calls import OPERATIONS, call
 
 from stlora_kernels.ops import triton_launch
 
@@ -41,7 +41,7 @@ def counted(operation: str, dtype: torch.dtype, M: int, N: int, D: int, r: int, 
         patch.object(interpreter_builder, "create_masked_store", counting("create_masked_store", 2)),
         patch.object(triton_launch, "gpu", lambda _: triton_launch.Gpu(multiprocessors, "cuda", 32, True)),
     ):
-        call(operation, dtype, (M, COUNTED_NODES, D, r), 0.1, "cpu")
+        call(operation, "triton", dtype, (M, COUNTED_NODES, D, r), 0.1, "cpu")
     return total * N / COUNTED_NODES
 
 

@@ -36,4 +36,6 @@ def load() -> ModuleType:
 def emulate(seed: int = 0, shared: int = cuda_launch.EMULATED[1], resident: int = 2) -> None:
     """From now on: this order of threads, so many bytes of shared memory for a block, so many blocks side by side."""
     cuda_launch.EMULATED = (cuda_launch.EMULATED[0], shared)
+    cuda_launch._device.cache_clear()
+    cuda_launch._why_not.cache_clear()
     load().emulate(seed, shared, resident)

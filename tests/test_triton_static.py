@@ -49,9 +49,9 @@ import itertools, sys
 sys.path.insert(0, sys.argv[1])
 import torch, triton_static
 from stlora_kernels.ops.nall import triton as nall
-device = triton_static.DEVICES[0]
+device = triton_static.DEVICES["80"]
 picks = [c for n in (1, 2, 4, 5) for c in itertools.combinations(range(5), n)]
-def call(operation, dtype, sizes, p, where):
+def call(operation, backend, dtype, sizes, p, where):
     x, weight, bias = (torch.empty(*s, dtype=dtype, device=where) for s in ((64, 3, 32), (32, 32), (32,)))
     A, B = (torch.empty(*s, dtype=dtype, device=where) for s in ((3, 32, 4), (3, 4, 32)))
     for pick in picks:

@@ -19,7 +19,7 @@ struct ForwardLayout {
   int in, rank;  // row lengths of tiles of I and of r columns
   bool resident, twice;
   int weight_rows;
-  std::size_t x, b, a, unit, dropped, weight, z, out, bytes;
+  std::size_t x, b, a, unit, dropped, weight, weight_tile, z, out, bytes;
 
   __host__ __device__ ForwardLayout(const NallProblem& p, bool resident, bool twice)
       : in(row_length<T>(int(p.in))), rank(row_length<T>(int(p.rank))), resident(resident), twice(twice) {
@@ -31,7 +31,8 @@ struct ForwardLayout {
     unit = a + tile_bytes<T>(round_up(outs, kColumns), rank);  // of x, B and A: twice where they are double-buffered
     dropped = unit * (twice ? 2 : 1);
     weight = dropped + (p.dropout_p > 0 ? tile_bytes<T>(kRows, in) : 0);
-    z = weight + tile_bytes<T>(weight_rows, in);
+    weight_tile = tile_bytes<T>(weight_rows, in);
+    z = weight + weight_tile * (twice && !resident ? 2 : 1);
     out = z + tile_bytes<T>(kRows, rank);
     bytes = out + kRows * out_length(ranks) * sizeof(float);
   }
@@ -66,16 +67,16 @@ __device__ void load_weight(const NallProblem& p, Tile<T> to, int rows, int firs
   const Ptr<const T> weight = static_cast<const T*>(p.weight);
   load_tile<ALIGNED>(to, rows, int(p.out) - first, int(p.in), 1,
                      [&](int row) { return weight + (first + row) * p.in; });
-  __pipeline_commit();
 }
 
 template <typename T, bool ALIGNED>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kAtOnce)
     nall_forward_kernel(NallProblem p, Dropout given, void* y_data, bool resident, bool twice, bool a_aligned) {
   STLORA_SHARED(memory);
   const ForwardLayout<T> l(p, resident, twice);
   const Dropout dropout = given.here();
-  const Tile<T> weight{as<T>(memory + l.weight), l.in}, dropped{as<T>(memory + l.dropped), l.in};
+  const auto weight_in = [&](int buffer) { return Tile<T>{as<T>(memory + l.weight + buffer * l.weight_tile), l.in}; };
+  const Tile<T> dropped{as<T>(memory + l.dropped), l.in};
   const Tile<T> z{as<T>(memory + l.z), l.rank};
   const int ranks = round_up(int(p.rank), kFragment), in = round_up(int(p.in), kFragment), out = int(p.out);
   const Tile<float> sums{as<float>(memory + l.out), l.out_length(ranks)};
@@ -85,7 +86,7 @@ __global__ void __launch_bounds__(kThreads)
   const int lane = threadIdx.x % 32, row = threadIdx.x / 32 * 16;
   const float alpha = float(p.alpha), slope = float(p.negative_slope);
 
-  if (resident) load_weight<T, ALIGNED>(p, weight, l.weight_rows, 0);
+  if (resident) load_weight<T, ALIGNED>(p, weight_in(0), l.weight_rows, 0);
   if (blockIdx.x < units) load_unit<T, ALIGNED>(p, l, memory, blockIdx.x, a_aligned);
   int buffer = 0;
   for (int64_t unit = blockIdx.x; unit < units; unit += gridDim.x) {
@@ -105,25 +106,14 @@ __global__ void __launch_bounds__(kThreads)
       drop(dropout, x, dropped, p.in, 0, int(p.in), [&](int row) { return (first + row) * p.nodes + node; });
       __syncthreads();
     }
-    {
-      WarpProduct<T, kMostRank / kFragment> low_rank;
-      low_rank.add(dropout.on ? dropped : x, row, b, 0, ranks / kFragment, in);
-      low_rank.store(sums, row, ranks / kFragment);
-    }
-    keep_low_rank(sums, z, row, int(p.rank));
-    for (int o0 = 0; o0 < out; o0 += kColumns) {
-      if (!resident) {
-        __syncthreads();  // every warp has done with the rows of W before
-        load_weight<T, ALIGNED>(p, weight, kColumns, o0);
-        __pipeline_wait_prior(0);
-        __syncthreads();
-      }
+    low_rank_code<false>(dropout.on ? dropped : x, row, b, sums, z, int(p.rank), in);
+    const auto columns_of_y = [&](int o0, Tile<T> weight, int weight_row) {
       const int columns = round_up(out - o0 < kColumns ? out - o0 : kColumns, kFragment) / kFragment;
       {
         WarpProduct<T, kColumns / kFragment> product;
         product.add(z, row, a, o0, columns, ranks);
         product.scale(alpha);
-        product.add(x, row, weight, resident ? o0 : 0, columns, in);
+        product.add(x, row, weight, weight_row, columns, in);
         product.store(sums, row, columns);
       }
       __syncwarp();
@@ -134,7 +124,14 @@ __global__ void __launch_bounds__(kThreads)
         y[((first + r) * p.nodes + node) * p.out + o] = rounded<T>(activated(sum, p.activation, slope));
       }
       __syncwarp();
-    }
+    };
+    if (resident)
+      for (int o0 = 0; o0 < out; o0 += kColumns) columns_of_y(o0, weight_in(0), o0);
+    else
+      pipelined(
+          (out + kColumns - 1) / kColumns, twice,
+          [&](int64_t step, int tile) { load_weight<T, ALIGNED>(p, weight_in(tile), kColumns, int(step) * kColumns); },
+          [&](int64_t step, int tile) { columns_of_y(int(step) * kColumns, weight_in(tile), 0); });
     __syncthreads();  // before the next unit's tiles take the place of these
     if (!twice && more) load_unit<T, ALIGNED>(p, l, memory, unit + gridDim.x, a_aligned);
   }
@@ -143,7 +140,7 @@ __global__ void __launch_bounds__(kThreads)
 // The widest layout that a device has room for; null bytes where there is none.
 template <typename T>
 ForwardLayout<T> forward_layout(const NallProblem& p, const Device& device) {
-  for (const auto& [resident, twice] : {std::pair{true, true}, {true, false}, {false, false}}) {
+  for (const auto& [resident, twice] : {std::pair{true, true}, {true, false}, {false, true}, {false, false}}) {
     const ForwardLayout<T> layout(p, resident, twice);
     if (layout.bytes <= device.shared_memory) return layout;
   }

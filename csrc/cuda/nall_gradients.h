@@ -7,28 +7,41 @@ namespace stlora::cuda {
 
 template <typename T>
 struct BackwardLayout {
+  bool twice;                // are there two of the stage?
   int in, out, rank, block;  // row lengths of tiles of I, O, r and 64 columns
-  std::size_t x, g, a, b, low, narrow, weight, sums, low_sums, bytes;
+  std::size_t wide, narrow, weight, stage, a, b, low, sums, low_sums, bytes;
 
-  __host__ __device__ explicit BackwardLayout(const NallProblem& p)
-      : in(row_length<T>(int(p.in))),
+  __host__ __device__ BackwardLayout(const NallProblem& p, bool twice)
+      : twice(twice),
+        in(row_length<T>(int(p.in))),
         out(row_length<T>(int(p.out))),
         rank(row_length<T>(int(p.rank))),
         block(row_length<T>(kColumns)) {
     const int ranks = round_up(int(p.rank), kFragment);
-    x = 0;  // of a role's wide operand: X or G
-    g = x;
-    a = x + tile_bytes<T>(kRows, in > out ? in : out);
+    wide = 0;                                                   // X or G
+    narrow = wide + tile_bytes<T>(kRows, in > out ? in : out);  // 64 columns of G or X
+    weight = narrow + tile_bytes<T>(kRows, block);              // 64 x 64 of W, or of X
+    stage = weight + tile_bytes<T>(kRows, block);
+    a = stage * (twice ? 2 : 1);
     b = a + tile_bytes<T>(round_up(int(p.out), kFragment), rank);
-    low = b + tile_bytes<T>(ranks, in);         // Z or U
-    narrow = low + tile_bytes<T>(kRows, rank);  // 64 columns of G or X
-    weight = narrow + tile_bytes<T>(kRows, block);
-    sums = weight + tile_bytes<T>(kRows, block);
+    low = b + tile_bytes<T>(ranks, in);  // Z or U
+    sums = low + tile_bytes<T>(kRows, rank);
     low_sums = sums + kRows * sums_length(ranks) * sizeof(float);
     bytes = low_sums + kRows * sums_length(ranks) * sizeof(float);
   }
   __host__ __device__ static int sums_length(int ranks) { return (ranks > kColumns ? ranks : kColumns) + 4; }
 };
+
+// Two buffers where they do not cost a block that would fit beside, one where they do.
+inline bool worth_twice(std::size_t once, std::size_t twice, const Device& device) {
+  return device.shared_memory / twice >= std::min<std::size_t>(kAtOnce, device.shared_memory / once);
+}
+
+template <typename T>
+BackwardLayout<T> backward_layout(const NallProblem& p, const Device& device) {
+  const BackwardLayout<T> once(p, false), twice(p, true);
+  return worth_twice(once.bytes, twice.bytes, device) ? twice : once;
+}
 
 struct Row {
   int64_t m, n;
@@ -45,10 +58,11 @@ struct Backward {
   unsigned* counters;
   Shares shares;
   Dropout dropout;
+  bool twice;                                       // is the stage double-buffered?
   bool x_aligned, g_aligned, w_aligned, a_aligned;  // 16 bytes at a time
 
   Backward(const NallProblem& p, const Strided& grad, const void* y, const NallGradients& out, const Nodes& nodes,
-           const Workspace& workspace, const Shares& shares, const Dropout& dropout)
+           const Workspace& workspace, const Shares& shares, const Dropout& dropout, bool twice)
       : p(p),
         grad(grad),
         y(y),
@@ -59,6 +73,7 @@ struct Backward {
         counters(workspace.counters),
         shares(shares),
         dropout(dropout),
+        twice(twice),
         x_aligned(in_whole_pieces<T>(p.x, p.in)),
         g_aligned(in_whole_pieces<T>(grad, p.out)),
         w_aligned(begins_at_16_bytes<T>(p.weight, p.in) && begins_at_16_bytes<T>(p.B, p.B_stride) &&
@@ -121,20 +136,22 @@ struct Backward {
   }
 };
 
-// The tile's `height` x `width` numbers: into `out` at once where nobody shares it; else into the block's part of the
-// workspace, and the last block to arrive adds up all parts.
-template <typename T, typename Place>
+// The tile's, or the TRANSPOSED tile's, `height` x `width` numbers: into `out` at once where nobody shares it; else
+// into the block's part of the workspace, and the last block to arrive adds up all parts.
+template <bool TRANSPOSED, typename T, typename Place>
 __device__ void deliver(Tile<float> tile, int height, int width, float scale, Ptr<T> out, Place place, Ptr<float> parts,
                         Ptr<unsigned> counter, int split, int splits) {
   __syncthreads();
+  const auto number = [&](int row, int column) -> float {
+    return scale * tile.at[TRANSPOSED ? column * tile.length + row : row * tile.length + column];
+  };
   if (splits == 1) {
     for (int e = threadIdx.x; e < height * width; e += blockDim.x)
-      out[place(e / width, e % width)] = rounded<T>(scale * tile.at[e / width * tile.length + e % width]);
+      out[place(e / width, e % width)] = rounded<T>(number(e / width, e % width));
     return;
   }
   const int64_t size = int64_t(height) * width;
-  for (int e = threadIdx.x; e < size; e += blockDim.x)
-    parts[split * size + e] = scale * tile.at[e / width * tile.length + e % width];
+  for (int e = threadIdx.x; e < size; e += blockDim.x) parts[split * size + e] = number(e / width, e % width);
   __threadfence();
   __syncthreads();
   STLORA_SHARED(memory);

@@ -10,7 +10,7 @@ using T = Storage<Numbers::STLORA_NUMBERS>;
 
 template <>
 bool K::nall_fits(const NallProblem& p, const Device& device) {
-  return forward_layout<T>(p, device).bytes && BackwardLayout<T>(p).bytes <= device.shared_memory;
+  return forward_layout<T>(p, device).bytes && backward_layout<T>(p, device).bytes <= device.shared_memory;
 }
 
 template <>

@@ -8,6 +8,9 @@
 
 namespace stlora::cuda {
 
+// Blocks that a multiprocessor is to have room for: a kernel may use half of its registers.
+constexpr int kAtOnce = 2;
+
 // `columns` of x from `first` on without the elements that dropout takes, the others scaled, in a tile of kRows. Row i
 // of the tile is row `element_row(i)` of the [M * N, I] array that the contract numbers. `to` may be the tile itself.
 template <typename T, typename ElementRow>
@@ -31,14 +34,20 @@ __device__ __forceinline__ float activated(float y, Activation activation, float
   return y;
 }
 
-// A warp's 16 rows of float sums, rounded, into a tile of codes; what pads the rank is zero, whatever the sums say.
-template <typename T>
-__device__ void keep_low_rank(Tile<float> from, Tile<T> to, int row, int rank) {
-  __syncwarp();
+// A warp's 16 rows of the low-rank code L R^T, by way of `sums`; what pads the rank is zero, whatever pads L and R.
+template <bool RIGHT_TRANSPOSED, typename T>
+__device__ void low_rank_code(Tile<T> left, int row, Tile<T> right, Tile<float> sums, Tile<T> code, int rank, int k) {
   const int ranks = round_up(rank, kFragment);
+  for (int r0 = 0; r0 < ranks; r0 += kColumns) {
+    const int fragments = (ranks - r0 < kColumns ? ranks - r0 : kColumns) / kFragment;
+    WarpProduct<T, kColumns / kFragment> product;
+    product.template add<false, RIGHT_TRANSPOSED>(left, row, right, r0, fragments, k);
+    product.store(Tile<float>{sums.at + r0, sums.length}, row, fragments);
+  }
+  __syncwarp();
   for (int e = threadIdx.x % 32; e < 16 * ranks; e += 32) {
-    const int r = row + e / ranks, k = e % ranks;
-    to.at[r * to.length + k] = rounded<T>(k < rank ? static_cast<float>(from.at[r * from.length + k]) : 0.0f);
+    const int r = row + e / ranks, i = e % ranks;
+    code.at[r * code.length + i] = rounded<T>(i < rank ? static_cast<float>(sums.at[r * sums.length + i]) : 0.0f);
   }
   __syncwarp();
 }

@@ -46,11 +46,11 @@ __device__ void layer_gradients(const StackBackward<T>& w, Ptr<unsigned char> me
   of.out = {nullptr, out.weight, out.bias, out.A, out.B};
   of.parts += number * w.layer.shares.floats;
   of.counters += number * w.layer.shares.counters;
-  parameter_gradients(of, BackwardLayout<T>(of.p), memory, job % blocks);
+  parameter_gradients(of, BackwardLayout<T>(of.p, of.twice), memory, job % blocks);
 }
 
 template <typename T>
-__global__ void __launch_bounds__(kThreads) nsp_backward_kernel(StackBackward<T> w) {
+__global__ void __launch_bounds__(kThreads, kAtOnce) nsp_backward_kernel(StackBackward<T> w) {
   STLORA_SHARED(memory);
   const Ptr<unsigned> counters = w.counters, word = as<unsigned>(memory);
   if (threadIdx.x == 0) word[0] = atomicAdd(counters, 1u);
@@ -77,9 +77,16 @@ __global__ void __launch_bounds__(kThreads) nsp_backward_kernel(StackBackward<T>
     for (int i = 0; i < 3; ++i) counters[i] = 0;  // as the next launch expects them
 }
 
+// Two buffers for both parts of the kernel, or one for both.
 template <typename T>
-std::size_t stack_backward_bytes(const NspProblem& p) {
-  return std::max(StackRowsLayout<T>(Stack<T>(p, nullptr, nullptr)).bytes, BackwardLayout<T>(layer_of(p)).bytes);
+std::size_t stack_backward_bytes(const NspProblem& p, bool twice) {
+  return std::max(StackRowsLayout<T>(Stack<T>(p, nullptr, nullptr), twice).bytes,
+                  BackwardLayout<T>(layer_of(p), twice).bytes);
+}
+
+template <typename T>
+bool stack_backward_twice(const NspProblem& p, const Device& device) {
+  return worth_twice(stack_backward_bytes<T>(p, false), stack_backward_bytes<T>(p, true), device);
 }
 
 template <typename T>
@@ -96,7 +103,7 @@ const char* launch_nsp_backward(const NspProblem& p, const Strided& grad, const 
   NallProblem layer = layer_of(p);
   layer.x = {inner_s, p.nodes * p.features, p.features, 1};
   Backward<T> of(layer, {inner_g, p.nodes * p.features, p.features, 1}, nullptr, {}, nodes, workspace, s.layer,
-                 Dropout(0, 0, nullptr, 0));
+                 Dropout(0, 0, nullptr, 0), stack_backward_twice<T>(p, on.device));
   of.w_aligned = stack.aligned;
   of.a_aligned = stack.a_aligned;
   of.x_aligned = of.g_aligned = p.features % (16 / int64_t(sizeof(T))) == 0 && begins_at_16_bytes<T>(left);
@@ -112,7 +119,8 @@ const char* launch_nsp_backward(const NspProblem& p, const Strided& grad, const 
                         of,
                         workspace.counters + p.depth * s.layer.counters};
   std::copy(out, out + p.depth, work.out);
-  return launch(nsp_backward_kernel<T>, unsigned(blocks), kThreads, stack_backward_bytes<T>(p), on.stream, work);
+  return launch(nsp_backward_kernel<T>, unsigned(blocks), kThreads, stack_backward_bytes<T>(p, of.twice), on.stream,
+                work);
 }
 
 }  // namespace stlora::cuda

@@ -3,8 +3,8 @@
 // A block of four warps owns units of 64 rows of one node, one after the other; a warp owns 16 of the rows through all
 // layers. h stays in shared memory in fp32, and beside it s, the input of a layer's products; norm, activation, dropout
 // and residual are a warp's own affair. The node's A and B of the next layer are on their way while this one is
-// computed, where they fit twice. W of all layers stays through all units where it fits, else 64 rows of it at a time.
-// h is read once; y, and the layers' inputs for the backward pass, are written once.
+// computed, where they fit twice. W of all layers stays through all units where it fits, else it comes 64 rows at a
+// time. h is read once; y, and the layers' inputs for the backward pass, are written once.
 #pragma once
 
 #include <utility>
@@ -17,7 +17,7 @@ template <typename T>
 struct StackForwardLayout {
   int wide, rank, sums;  // row lengths of tiles of D and of r columns, and of r sums
   bool resident, twice;
-  std::size_t a, factors, s, h, z, z_sums, r_rms, weight, layer_weight, bytes;
+  std::size_t a, factors, s, h, z, z_sums, r_rms, weight, weight_tile, bytes;
 
   __host__ __device__ StackForwardLayout(const Stack<T>& p, bool resident, bool twice)
       : wide(row_length<T>(p.features)),
@@ -34,13 +34,14 @@ struct StackForwardLayout {
     z_sums = z + tile_bytes<T>(kRows, rank);
     r_rms = z_sums + tile_bytes<float>(kRows, sums);
     weight = r_rms + kRows * sizeof(float);
-    layer_weight = tile_bytes<T>(resident ? columns : kColumns, wide);
-    bytes = weight + layer_weight * (resident ? p.depth : 1);
+    weight_tile = tile_bytes<T>(resident ? columns : kColumns, wide);
+    bytes = weight + weight_tile * (resident ? p.depth : twice ? 2 : 1);
   }
 };
 
 template <typename T>
-__global__ void __launch_bounds__(kThreads) nsp_forward_kernel(Stack<T> p, void* y_data, bool resident, bool twice) {
+__global__ void __launch_bounds__(kThreads, kAtOnce)
+    nsp_forward_kernel(Stack<T> p, void* y_data, bool resident, bool twice) {
   STLORA_SHARED(memory);
   const StackForwardLayout<T> l(p, resident, twice);
   Dropout dropout = p.dropout.here();
@@ -52,12 +53,13 @@ __global__ void __launch_bounds__(kThreads) nsp_forward_kernel(Stack<T> p, void*
   const Ptr<T> y = static_cast<T*>(y_data);
   const Ptr<float> saved = const_cast<float*>(p.saved);
   const int64_t tiles = (p.rows + kRows - 1) / kRows, units = p.nodes * tiles;
-  const auto weight_of = [&](int layer) { return Tile<T>{as<T>(memory + l.weight + layer * l.layer_weight), l.wide}; };
+  // Of a layer where W stays, else of a buffer.
+  const auto weight_in = [&](int tile) { return Tile<T>{as<T>(memory + l.weight + tile * l.weight_tile), l.wide}; };
   const auto a_in = [&](int buffer) { return Tile<T>{as<T>(memory + buffer * l.factors + l.a), l.rank}; };
   const auto b_in = [&](int buffer) { return Tile<T>{as<T>(memory + buffer * l.factors), l.wide}; };
 
   if (resident)
-    for (int layer = 0; layer < p.depth; ++layer) p.load_weight(layer, weight_of(layer), columns, 0, D, 0, D);
+    for (int layer = 0; layer < p.depth; ++layer) p.load_weight(layer, weight_in(layer), columns, 0, D, 0, D);
   int buffer = 0;
   p.load_factors(0, blockIdx.x / tiles, a_in(0), b_in(0));
   for (int64_t unit = blockIdx.x; unit < units; unit += gridDim.x) {
@@ -103,29 +105,28 @@ __global__ void __launch_bounds__(kThreads) nsp_forward_kernel(Stack<T> p, void*
       else
         __pipeline_wait_prior(0);
       __syncthreads();
-      {
-        WarpProduct<T, kMostRank / kFragment> code;
-        code.add(s, row, b, 0, ranks / kFragment, columns);
-        code.store(z_sums, row, ranks / kFragment);
-      }
-      keep_low_rank(z_sums, z, row, rank);
-      for (int o0 = 0; o0 < D; o0 += kColumns) {
-        const int width = D - o0 < kColumns ? D - o0 : kColumns, fragments = round_up(width, kFragment) / kFragment;
-        if (!resident) {
-          if (o0 > 0) __syncthreads();  // every warp has done with the rows of W before
-          p.load_weight(layer, weight_of(0), kColumns, o0, width, 0, D);
-          __pipeline_wait_prior(0);
-          __syncthreads();
-        }
+      low_rank_code<false>(s, row, b, z_sums, z, rank, columns);
+      const auto width_of = [&](int64_t o0) { return int(D - o0 < kColumns ? D - o0 : kColumns); };
+      const auto columns_of_y = [&](int o0, Tile<T> weight, int weight_row) {
+        const int fragments = round_up(width_of(o0), kFragment) / kFragment;
         const Tile<float> here{h.at + o0, h.length};
         WarpProduct<T, kColumns / kFragment> product;
         product.add(z, row, a, o0, fragments, ranks);
         product.scale(p.alpha);
-        product.add(s, row, weight_of(resident ? layer : 0), resident ? o0 : 0, fragments, columns);
+        product.add(s, row, weight, weight_row, fragments, columns);
         product.add(here, row, fragments);
         __syncwarp();
         product.store(here, row, fragments);
-      }
+      };
+      if (resident)
+        for (int o0 = 0; o0 < D; o0 += kColumns) columns_of_y(o0, weight_in(layer), o0);
+      else
+        pipelined((D + kColumns - 1) / kColumns, twice,
+                  [&](int64_t step, int tile) {
+                    p.load_weight(layer, weight_in(tile), kColumns, int(step) * kColumns, width_of(step * kColumns), 0,
+                                  D);
+                  },
+                  [&](int64_t step, int tile) { columns_of_y(int(step) * kColumns, weight_in(tile), 0); });
       __syncwarp();
       for (int e = lane; e < 16 * D; e += 32) {
         const int r = row + e / D, c = e % D;

@@ -11,7 +11,7 @@ using T = Storage<Numbers::STLORA_NUMBERS>;
 template <>
 bool K::nsp_fits(const NspProblem& p, const Device& device) {
   return stack_forward_layout(Stack<T>(p, nullptr, nullptr), device).bytes &&
-         stack_backward_bytes<T>(p) <= device.shared_memory;
+         stack_backward_bytes<T>(p, false) <= device.shared_memory;
 }
 
 template <>

@@ -14,14 +14,16 @@ namespace stlora::cuda {
 template <typename T>
 struct StackRowsLayout {
   int wide, wide_sums, rank, sums, block;  // row lengths of tiles of D and r columns, of D and r sums, of 64 columns
-  std::size_t a, b, g, ds, u, u_sums, weight, r_rms, norm_sums, bytes;
+  bool twice;                              // are there two tiles of W?
+  std::size_t a, b, g, ds, u, u_sums, weight, weight_tile, r_rms, norm_sums, bytes;
 
-  __host__ __device__ explicit StackRowsLayout(const Stack<T>& p)
+  __host__ __device__ StackRowsLayout(const Stack<T>& p, bool twice)
       : wide(row_length<T>(p.features)),
         wide_sums(row_length<float>(p.features)),
         rank(row_length<T>(p.rank)),
         sums(row_length<float>(p.rank)),
-        block(row_length<T>(kColumns)) {
+        block(row_length<T>(kColumns)),
+        twice(twice) {
     a = 0;
     b = a + tile_bytes<T>(round_up(p.features, kFragment), rank);
     g = b + tile_bytes<T>(round_up(p.rank, kFragment), wide);
@@ -29,7 +31,8 @@ struct StackRowsLayout {
     u = ds + tile_bytes<float>(kRows, wide_sums);
     u_sums = u + tile_bytes<T>(kRows, rank);
     weight = u_sums + tile_bytes<float>(kRows, sums);
-    r_rms = weight + tile_bytes<T>(kColumns, block);
+    weight_tile = tile_bytes<T>(kRows, block);
+    r_rms = weight + weight_tile * (twice ? 2 : 1);
     norm_sums = r_rms + kRows * sizeof(float);
     bytes = norm_sums + std::size_t(p.depth) * p.features * sizeof(float);
   }
@@ -79,30 +82,33 @@ __device__ void gradient_of_products(const Stack<T>& p, const StackRowsLayout<T>
   const int D = p.features, columns = round_up(D, kFragment), rank = int(p.layers[layer].rank);
   const int ranks = round_up(rank, kFragment), row = threadIdx.x / 32 * 16;
   const Tile<T> a{as<T>(memory + l.a), l.rank}, b{as<T>(memory + l.b), l.wide}, g{as<T>(memory + l.g), l.wide};
-  const Tile<T> u{as<T>(memory + l.u), l.rank}, weight{as<T>(memory + l.weight), l.block};
+  const Tile<T> u{as<T>(memory + l.u), l.rank};
   const Tile<float> ds{as<float>(memory + l.ds), l.wide_sums}, u_sums{as<float>(memory + l.u_sums), l.sums};
-  {
-    WarpProduct<T, kMostRank / kFragment> code;
-    code.template add<false, true>(g, row, a, 0, ranks / kFragment, columns);
-    code.store(u_sums, row, ranks / kFragment);
-  }
-  keep_low_rank(u_sums, u, row, rank);
-  for (int i0 = 0; i0 < D; i0 += kColumns) {
-    const int ins = D - i0 < kColumns ? D - i0 : kColumns, fragments = round_up(ins, kFragment) / kFragment;
-    WarpProduct<T, kColumns / kFragment> product;
-    product.template add<false, true>(u, row, b, i0, fragments, ranks);
-    product.scale(p.alpha);
-    for (int o0 = 0; o0 < D; o0 += kRows) {
-      const int outs = D - o0 < kRows ? D - o0 : kRows;
-      __syncthreads();  // every warp has done with the part of W before
-      p.load_weight(layer, weight, kRows, o0, outs, i0, ins);
-      arrive_copies();
-      product.template add<false, true>(Tile<T>{g.at + o0, g.length}, row, weight, 0, fragments,
-                                        round_up(outs, kFragment));
-    }
-    product.store(Tile<float>{ds.at + i0, ds.length}, row, fragments);
-  }
-  __syncwarp();
+  const auto weight_in = [&](int buffer) {
+    return Tile<T>{as<T>(memory + l.weight + buffer * l.weight_tile), l.block};
+  };
+  const int blocks = (D + kColumns - 1) / kColumns;
+  const auto width_of = [&](int block) { return D - block * kColumns < kColumns ? D - block * kColumns : kColumns; };
+  low_rank_code<true>(g, row, a, u_sums, u, rank, columns);
+  WarpProduct<T, kColumns / kFragment> product;
+  pipelined(
+      blocks * blocks, l.twice,
+      [&](int64_t step, int buffer) {
+        const int o = int(step) % blocks, i = int(step) / blocks;
+        p.load_weight(layer, weight_in(buffer), kRows, o * kColumns, width_of(o), i * kColumns, width_of(i));
+      },
+      [&](int64_t step, int buffer) {
+        const int o = int(step) % blocks, i = int(step) / blocks;
+        const int fragments = round_up(width_of(i), kFragment) / kFragment;
+        if (o == 0) {
+          product = {};
+          product.template add<false, true>(u, row, b, i * kColumns, fragments, ranks);
+          product.scale(p.alpha);
+        }
+        product.template add<false, true>(Tile<T>{g.at + o * kColumns, g.length}, row, weight_in(buffer), 0, fragments,
+                                          round_up(width_of(o), kFragment));
+        if (o + 1 == blocks) product.store(Tile<float>{ds.at + i * kColumns, ds.length}, row, fragments);
+      });
 }
 
 // ds becomes the gradient of what the norm has yielded; s is left for the parameters' gradients.
@@ -168,7 +174,7 @@ __device__ void undo_norm(const StackBackward<T>& w, Tile<float> ds, Ptr<const f
 template <typename T>
 __device__ void rows_backward(const StackBackward<T>& w, Ptr<unsigned char> memory, int64_t block) {
   const Stack<T>& p = w.stack;
-  const StackRowsLayout<T> l(p);
+  const StackRowsLayout<T> l(p, w.layer.twice);
   const Dropout dropout = p.dropout.here();
   const int D = p.features, row = threadIdx.x / 32 * 16;
   const int64_t tiles = (p.rows + kRows - 1) / kRows;

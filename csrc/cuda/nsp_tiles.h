@@ -93,7 +93,6 @@ struct Stack {
     const auto w_row = [&](int row) { return W + (int64_t(o + row) * features + i); };
     aligned ? load_tile<true>(to, tile_rows, rows, columns, 1, w_row)
             : load_tile<false>(to, tile_rows, rows, columns, 1, w_row);
-    __pipeline_commit();
   }
 };
 

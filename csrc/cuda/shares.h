@@ -40,10 +40,10 @@ inline Shares shares(const NallProblem& p, const NallGradients& out, const Devic
   s.bias_parts = room(s.weight_splits, o_blocks * i_blocks * kColumns * kColumns);
   s.a_parts = s.bias_parts + room(s.weight_splits, o_blocks * kColumns);
   s.b_parts = s.a_parts + room(s.factor_splits, p.adapters * p.out * p.rank);
-  s.floats = s.b_parts + room(s.factor_splits, p.adapters * i_blocks * p.rank * kColumns);
+  s.floats = s.b_parts + room(s.factor_splits, p.adapters * p.in * p.rank);
   s.a_counters = o_blocks * i_blocks + o_blocks;
   s.b_counters = s.a_counters + p.adapters * o_blocks;
-  s.counters = s.b_counters + p.adapters * i_blocks * 2;
+  s.counters = s.b_counters + p.adapters * i_blocks;
   return s;
 }
 

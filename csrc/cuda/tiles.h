@@ -64,6 +64,32 @@ __device__ __forceinline__ void arrive_copies() {
   __syncthreads();
 }
 
+// Steps whose tiles are copied, asynchronously, by load(step, buffer) and then worked on by all threads in
+// use(step, buffer). There are two buffers, and the next step's tiles are on their way meanwhile, or, not `twice`, one.
+template <typename Load, typename Use>
+__device__ __forceinline__ void pipelined(int64_t steps, bool twice, Load load, Use use) {
+  if (steps <= 0) return;
+  load(int64_t(0), 0);
+  __pipeline_commit();
+  for (int64_t step = 0; step < steps; ++step) {
+    const int buffer = twice ? int(step % 2) : 0;
+    if (twice && step + 1 < steps) {
+      load(step + 1, buffer ^ 1);
+      __pipeline_commit();
+      __pipeline_wait_prior(1);
+    } else {
+      __pipeline_wait_prior(0);
+    }
+    __syncthreads();
+    use(step, buffer);
+    __syncthreads();  // before the next tiles take the place of these
+    if (!twice && step + 1 < steps) {
+      load(step + 1, 0);
+      __pipeline_commit();
+    }
+  }
+}
+
 // How tensor cores take numbers of a type.
 template <typename T>
 struct Fragments {

@@ -1,20 +1,20 @@
-"""The calls that the tables of the Triton kernels are about: each operation, forward and backward."""
+"""The calls that the tables of the GPU kernels are about: each operation, forward and backward."""
 
 import torch
 
-from stlora_kernels.ops.nall import triton as nall
-from stlora_kernels.ops.nsp import triton as nsp
+from stlora_kernels.ops import dispatch
 
 OPERATIONS = [f"{name} {way}" for name in ("nall", "nsp_layer", "nsp_stack") for way in ("forward", "backward")]
 LAYERS = {"nall": 1, "nsp_layer": 1, "nsp_stack": 4}
 Sizes = tuple[int, int, int, int]  # M, N, D, rank
 
 
-def call(operation: str, dtype: torch.dtype, sizes: Sizes, p: float, device: str) -> None:
+def call(operation: str, backend: str, dtype: torch.dtype, sizes: Sizes, p: float, device: str) -> None:
     """Launch one operation, with every gradient wanted; on "meta", tensors have shapes only."""
     M, N, D, r = sizes
     name, direction = operation.split()
     L = LAYERS[name]
+    nall, nsp = (dispatch.kernels(folder, backend) for folder in ("nall", "nsp"))
 
     def tensor(*shape: int) -> torch.Tensor:
         return torch.zeros(*shape, dtype=dtype, device=device)
@@ -43,3 +43,9 @@ def least_bytes(operation: str, sizes: Sizes, size: int) -> int:
     rows, parameters = M * N * D, depth * (D * D + 2 * D + 2 * N * D * r)
     kept = 4 * (depth - 1) * rows
     return kept + size * (3 * rows + 2 * parameters if operation.endswith("backward") else 2 * rows + parameters)
+
+
+def flop(operation: str, sizes: Sizes) -> int:
+    """Of the products; backward asks for those of the rows and those of the parameters."""
+    M, N, D, r = sizes
+    return LAYERS[operation.split()[0]] * 2 * M * N * D * (D + 2 * r) * (2 if operation.endswith("backward") else 1)
