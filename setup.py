@@ -83,12 +83,16 @@ class CMakeBuild(build_ext):
         # A cache from an earlier build points into that build's environment, which is gone: start afresh.
         configure = ["cmake", "--fresh", "-S", str(ROOT), "-B", str(build), "-G", "Ninja"]
         configure += [f"-DPython_EXECUTABLE={sys.executable}", f"-DCMAKE_LIBRARY_OUTPUT_DIRECTORY={build}"]
+        configure += shlex.split(os.environ.get("CMAKE_ARGS", ""))
+        if self.no_cuda is None:
+            with_cuda = [*configure, "-DSTLORA_CUDA=ON", f"-DCMAKE_CUDA_COMPILER={cuda_compiler()}"]
+            if subprocess.run(with_cuda, check=os.environ.get("STLORA_CUDA") == "on").returncode != 0:
+                self.no_cuda = f"CMake cannot use {cuda_compiler()}, see above"
         if self.no_cuda is None:
             self.warn("building the CUDA kernels takes minutes; STLORA_CUDA=off leaves them out")
-            configure += ["-DSTLORA_CUDA=ON", f"-DCMAKE_CUDA_COMPILER={cuda_compiler()}"]
         else:
             self.warn(f"building without CUDA kernels: {self.no_cuda}")
-        subprocess.run(configure + shlex.split(os.environ.get("CMAKE_ARGS", "")), check=True)
+            subprocess.run(configure, check=True)
         subprocess.run(["cmake", "--build", str(build), "--target", "_C"], check=True)
         # Into the source folder too: Python started in a clone imports that, and not what pip installed.
         for folder in {target.parent, ROOT / "stlora_kernels"}:

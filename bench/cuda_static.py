@@ -4,9 +4,9 @@
 
 The library is built as ``pip install .`` builds it; registers and counts of instructions come from its disassembly,
 spills being instructions that touch local memory. Blocks, their shared memory and the bytes that they ask of L2 come
-from the emulator, which runs the very launches on a graph that gives two multiprocessors as many nodes each as the
-GPU's have. The least that memory can be asked for is every tensor once; the time that takes, or the products take at
-the datasheet's peak if that is longer, is a prediction, not a measurement.
+from the emulator, which runs the very launches on a graph that gives one multiprocessor as many nodes as the GPU's have
+each. The least that memory can be asked for is every tensor once; the time that takes, or the products take at the
+datasheet's peak if that is longer, is a prediction, not a measurement.
 """
 
 import argparse
@@ -16,7 +16,6 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from unittest.mock import patch
 
 import torch
 from gpu_calls import OPERATIONS, Sizes, call, flop, least_bytes
@@ -62,13 +61,13 @@ def kernel_of(operation: str, numbers: str, codes: dict[str, Code]) -> Code:
 
 
 def emulated(operation: str, numbers: str, sizes: Sizes, device: Device) -> tuple[list[tuple], float]:
-    """The launches of one call, and the bytes that they ask for over the least, with as many nodes each."""
+    """The launches of one call, and the bytes that they ask for over the least."""
     M, N, D, rank = sizes
-    few = (M, math.ceil(N / device.multiprocessors * 2), D, rank)
-    emulator.emulate(shared=device.shared)
+    few = (M, math.ceil(N / device.multiprocessors), D, rank)
+    emulator.emulate(multiprocessors=1, shared=device.shared)
     emulator.load().launches()
-    with patch.object(torch.backends.cuda.matmul, "allow_tf32", numbers == "tf32"):
-        call(operation, "cuda", NUMBERS[numbers], few, 0.1, "cpu")
+    torch.backends.cuda.matmul.allow_tf32 = numbers == "tf32"
+    call(operation, "cuda", NUMBERS[numbers], few, 0.1, "cpu")
     launches = emulator.load().launches()
     asked = sum(read + written for *_, read, written in launches)
     return launches, asked / least_bytes(operation, few, NUMBERS[numbers].itemsize)

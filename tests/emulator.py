@@ -26,16 +26,16 @@ def load() -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     cuda_launch.emulator = module
-    module.emulate(0, cuda_launch.EMULATED[1], 2)
+    module.emulate(0, *cuda_launch.EMULATED[1:], 2)
     backends.BACKENDS[NAME] = dataclasses.replace(
         backends.BACKENDS["cuda"], why_unavailable=lambda device: None if device == "cpu" else "it is emulated"
     )
     return module
 
 
-def emulate(seed: int = 0, shared: int = cuda_launch.EMULATED[1], resident: int = 2) -> None:
-    """From now on: this order of threads, so many bytes of shared memory for a block, so many blocks side by side."""
-    cuda_launch.EMULATED = (cuda_launch.EMULATED[0], shared)
+def emulate(seed: int = 0, multiprocessors: int = 2, shared: int = 227 << 10, resident: int = 2) -> None:
+    """From now on: this order of threads, this GPU, so many blocks side by side."""
+    cuda_launch.EMULATED = (multiprocessors, shared)
     cuda_launch._device.cache_clear()
     cuda_launch._why_not.cache_clear()
     load().emulate(seed, shared, resident)

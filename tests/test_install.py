@@ -51,7 +51,7 @@ def installed(folder: Path, code: str) -> subprocess.CompletedProcess:
 def built(sdist, tmp_path_factory):
     folder = tmp_path_factory.mktemp("wheel")
     start = time.perf_counter()
-    result = wheel_of(sdist, folder, CMAKE_ARGS="-DCMAKE_EXPORT_COMPILE_COMMANDS=ON")
+    result = wheel_of(sdist, folder, CMAKE_ARGS="-DCMAKE_EXPORT_COMPILE_COMMANDS=ON", STLORA_CUDA="off")
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
     return folder, time.perf_counter() - start
 
@@ -137,3 +137,31 @@ def test_code_for_one_instruction_set_cannot_be_linked_into_another(built):
                 continue
             assert kind not in "WVu" or "stlora::cpu::avx" in name, f"{file.name}: {name}"
     assert checked
+
+
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc")
+def test_a_wheel_with_cuda_kernels_runs_where_there_is_no_gpu(sdist, tmp_path):
+    result = wheel_of(sdist, tmp_path, STLORA_CUDA="on", CMAKE_ARGS="-DCMAKE_CUDA_ARCHITECTURES=90")  # one, for time
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    code = (
+        "import torch, stlora_kernels as sk; from stlora_kernels import info; print(*info.lines(), sep='\\n'); "
+        "print(sk.FusedNALL(3, 4, 5, backend='cpu')(torch.ones(2, 3, 4)).shape)"
+    )
+    result = installed(tmp_path, code)
+    assert result.returncode == 0, result.stderr
+    assert "cuda kernels: built for 90 by NVIDIA" in result.stdout
+    assert "torch.Size([2, 3, 5])" in result.stdout
+    (extension,) = (tmp_path / "site").rglob("_C*.so")
+    needed = subprocess.run(["readelf", "-d", extension], capture_output=True, text=True, check=True).stdout
+    assert "cuda" not in needed, "a machine without a driver has no CUDA library"
+
+
+@pytest.mark.parametrize("nvcc", ["exit 1", "echo 'Cuda compilation tools, release 11.8, V11.8.89'"])
+def test_an_nvcc_that_cannot_be_used_is_passed_over_or_refused(sdist, tmp_path, nvcc):
+    fake = tmp_path / "bin"
+    fake.mkdir()
+    (fake / "nvcc").write_text(f"#!/bin/sh\n{nvcc}\n")
+    (fake / "nvcc").chmod(0o755)
+    result = wheel_of(sdist, tmp_path, STLORA_CUDA="on", PATH=f"{fake}:{os.environ['PATH']}")
+    assert result.returncode != 0
+    assert f"error: STLORA_CUDA=on, but {fake}/nvcc " in result.stdout + result.stderr

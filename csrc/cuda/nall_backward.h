@@ -153,7 +153,6 @@ __device__ void x_gradient(const Backward<T>& w, const BackwardLayout<T>& l, Ptr
   const Tile<T> g{as<T>(memory + l.wide), l.out}, a{as<T>(memory + l.a), l.rank}, b{as<T>(memory + l.b), l.in};
   const Tile<T> u{as<T>(memory + l.low), l.rank};
   const Tile<float> sums{as<float>(memory + l.sums), BackwardLayout<T>::sums_length(ranks)};
-  const Tile<float> low_sums{as<float>(memory + l.low_sums), sums.length};
   const auto weight_in = [&](int buffer) { return Tile<T>{as<T>(memory + buffer * l.stage + l.weight), l.block}; };
   const Ptr<const T> w_data = static_cast<const T*>(p.weight);
   const Ptr<T> dx = static_cast<T*>(w.out.x);
@@ -183,23 +182,35 @@ __device__ void x_gradient(const Backward<T>& w, const BackwardLayout<T>& l, Ptr
         product.template add<false, true>(Tile<T>{g.at + o0, g.length}, row, weight_in(buffer), 0, fragments,
                                           round_up(width_of(p.out, step % o_blocks), kFragment));
         if (step % o_blocks + 1 < o_blocks) return;
+        {
+          WarpProduct<T, kColumns / kFragment> low_rank;
+          low_rank.template add<false, true>(u, row, b, i0, fragments, ranks);
+          low_rank.scale(float(p.alpha));
+          low_rank.store(sums, row, fragments);
+        }
+        __syncwarp();
+        const int groups = round_up(ins, 4) / 4;
+        if (w.dropout.on)
+          for (int e = threadIdx.x % 32; e < 16 * groups; e += 32) {
+            const int r = row + e / groups, c0 = e % groups * 4;
+            const unsigned kept = w.dropout.keeps(uint64_t(((first + r) * p.nodes + node) * p.in + i0 + c0));
+            for (int c = c0; c < c0 + 4; ++c) {
+              const float low = sums.at[r * sums.length + c];
+              sums.at[r * sums.length + c] = kept >> (c - c0) & 1 ? low * w.dropout.scale : 0.0f;
+            }
+          }
+        __syncwarp();
+        product.add(sums, row, fragments);
+        __syncwarp();
         product.store(sums, row, fragments);
         product = {};
-        product.template add<false, true>(u, row, b, i0, fragments, ranks);
-        product.store(low_sums, row, fragments);
-        product = {};
         __syncwarp();
-        for (int e = threadIdx.x % 32; e < 4 * kColumns; e += 32) {
-          const int r = row + e / (kColumns / 4), c0 = e % (kColumns / 4) * 4;
-          if (r >= rows || c0 >= ins) continue;
-          const int64_t element = ((first + r) * p.nodes + node) * p.in + i0 + c0;
-          const unsigned kept = w.dropout.on ? w.dropout.keeps(uint64_t(element)) : 0xfu;
-          for (int i = 0; i < 4 && c0 + i < ins; ++i) {
-            const float low = float(p.alpha) * low_sums.at[r * low_sums.length + c0 + i];
-            dx[element + i] =
-                rounded<T>(sums.at[r * sums.length + c0 + i] + (kept >> i & 1 ? low * w.dropout.scale : 0.0f));
-          }
+        for (int e = threadIdx.x % 32; e < 16 * kColumns; e += 32) {
+          const int r = row + e / kColumns, c = e % kColumns;
+          if (r < rows && c < ins)
+            dx[((first + r) * p.nodes + node) * p.in + i0 + c] = rounded<T>(sums.at[r * sums.length + c]);
         }
+        __syncwarp();
       });
 }
 

@@ -9,7 +9,7 @@ template <typename T>
 struct BackwardLayout {
   bool twice;                // are there two of the stage?
   int in, out, rank, block;  // row lengths of tiles of I, O, r and 64 columns
-  std::size_t wide, narrow, weight, stage, a, b, low, sums, low_sums, bytes;
+  std::size_t wide, narrow, weight, stage, a, b, low, sums, bytes;
 
   __host__ __device__ BackwardLayout(const NallProblem& p, bool twice)
       : twice(twice),
@@ -26,8 +26,7 @@ struct BackwardLayout {
     b = a + tile_bytes<T>(round_up(int(p.out), kFragment), rank);
     low = b + tile_bytes<T>(ranks, in);  // Z or U
     sums = low + tile_bytes<T>(kRows, rank);
-    low_sums = sums + kRows * sums_length(ranks) * sizeof(float);
-    bytes = low_sums + kRows * sums_length(ranks) * sizeof(float);
+    bytes = sums + kRows * sums_length(ranks) * sizeof(float);
   }
   __host__ __device__ static int sums_length(int ranks) { return (ranks > kColumns ? ranks : kColumns) + 4; }
 };
