@@ -25,6 +25,7 @@ from sass import Code, functions
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "tests"))
 import emulator  # noqa: E402  the emulator is part of the tests
+from tools import tool  # noqa: E402
 
 NUMBERS = {"bf16": torch.bfloat16, "fp16": torch.float16, "tf32": torch.float32, "fp32": torch.float32}
 _MANGLED = {"bf16": "I13__nv_bfloat16", "fp16": "I6__half", "tf32": "INS0_4tf32E", "fp32": "If"}
@@ -39,11 +40,11 @@ def build(devices: Sequence[Device]) -> tuple[Path, str]:
     """The library of CUDA kernels for these devices, and the compiler."""
     folder = ROOT / "build" / "cuda"
     architectures = ";".join(f"{device.architecture}-real" for device in devices)
-    configure = ["cmake", "-G", "Ninja", "-S", ROOT, "-B", folder, "-DSTLORA_CUDA=ON", "-DSTLORA_PYTHON=OFF"]
-    for command in (
-        [*configure, f"-DCMAKE_CUDA_ARCHITECTURES={architectures}"],
-        ["cmake", "--build", folder, "--target", "stlora_cuda"],
-    ):
+    configure = [
+        tool("cmake"), "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={tool('ninja')}", "-S", ROOT, "-B", folder,
+        "-DSTLORA_CUDA=ON", "-DSTLORA_PYTHON=OFF", f"-DCMAKE_CUDA_ARCHITECTURES={architectures}",
+    ]  # fmt: skip
+    for command in (configure, [tool("cmake"), "--build", folder, "--target", "stlora_cuda"]):
         run = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         if run.returncode:
             sys.exit(run.stdout)

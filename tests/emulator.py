@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+from tools import tool
+
 from stlora_kernels.ops import backends, cuda_launch
 
 ROOT = Path(__file__).parents[1]
@@ -18,8 +20,11 @@ NAME = "cuda-emulated"
 def load() -> ModuleType:
     """Builds the module, where it is not built yet or no longer, and offers the backend from then on."""
     build = ROOT / "build" / "simt"
-    configure = ["cmake", "-G", "Ninja", "-S", ROOT, "-B", build, "-DSTLORA_TESTS=ON", "-DSTLORA_WERROR=ON"]
-    for command in ([*configure, f"-DPython_EXECUTABLE={sys.executable}"], ["ninja", "-C", build, "_simt"]):
+    configure = [
+        tool("cmake"), "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={tool('ninja')}", "-S", ROOT, "-B", build,
+        "-DSTLORA_TESTS=ON", "-DSTLORA_WERROR=ON", f"-DPython_EXECUTABLE={sys.executable}",
+    ]  # fmt: skip
+    for command in (configure, [tool("cmake"), "--build", build, "--target", "_simt"]):
         run = subprocess.run(command, capture_output=True, text=True)
         assert run.returncode == 0, run.stdout[-4000:] + run.stderr[-4000:]
     spec = importlib.util.spec_from_file_location("_simt", next(build.glob("_simt*.so")))

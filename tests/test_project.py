@@ -1,27 +1,18 @@
 """Checks of the project as a whole: formatting, types, the C++ tests under sanitizers."""
 
-import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from tools import tool
 
 ROOT = Path(__file__).parent.parent
 CPP = sorted(
     str(f)
     for folder in ("csrc", "python", "tests")
     for f in (ROOT / folder).rglob("*.[ch]*")
-    if f.suffix in (".cpp", ".h")
+    if f.suffix in (".cpp", ".h", ".cu")
 )
-
-
-def tool(name: str) -> str:
-    """The tool beside this Python; the `dev` extra brings it."""
-    path = Path(sys.executable).parent / name
-    found = str(path) if path.exists() else shutil.which(name)
-    assert found, f"{name} is not installed; it comes with: pip install 'stlora_kernels[dev]'"
-    return found
 
 
 @pytest.mark.parametrize(

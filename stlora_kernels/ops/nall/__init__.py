@@ -54,8 +54,8 @@ def nall(
 
     Memory: y, and for the backward pass the gradients; x and y are neither copied nor kept beside (y where there is an
     activation). On the CPU each thread keeps a scratch of at most ``6 I O + 8 r (I + O) + 1000 (I + O + r) + 2^17``
-    numbers of the type computed in, with I, O and r rounded up to multiples of 32. In Triton the backward pass takes,
-    for sums that programs share, at most 4 tiles of 64 by ``64 + 2 r`` fp32 numbers per multiprocessor.
+    numbers of the type computed in, with I, O and r rounded up to multiples of 32. On a GPU the backward pass takes,
+    for sums that blocks share, at most 4 tiles of 64 by ``65 + 2 r`` fp32 numbers per multiprocessor.
 
     Source: ST-LoRA, arXiv 2404.07919, eq. (2).
     """

@@ -69,7 +69,8 @@ def nsp_stack(
     ``L M N D / 32``, ``2 M N D`` where rows are wide (fp32, or more than 64 features), and for sums that programs share
     at most ``4 L`` tiles of 64 by ``64 + 2 r`` per multiprocessor. A forward pass over wide rows (fp32, more than 128
     features, or more than 64 and a rank above 32) takes ``M N D`` of the type of h and, without gradients,
-    ``(L - 1) M N D`` of fp32.
+    ``(L - 1) M N D`` of fp32. In CUDA C++ a backward pass takes ``2 L M N D`` numbers of the type of h, and of fp32
+    ``M N D`` where L > 1, ``2 L D`` per multiprocessor, and for shared sums as much as Triton.
 
     Args:
         h: ``[*, N, D]``, any leading dims and strides.
