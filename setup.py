@@ -28,14 +28,17 @@ def why_not_native() -> str | None:
 
 def has_compiler() -> bool:
     """Is there a C++ compiler that CMake would find?"""
-    if "CXX" in os.environ:
-        return shutil.which(shlex.split(os.environ["CXX"])[0]) is not None
+    if named := shlex.split(os.environ.get("CXX", "")):
+        return shutil.which(named[0]) is not None
     return any(shutil.which(name) for name in ("c++", "g++", "clang++"))
 
 
 def cuda_compiler() -> str | None:
-    """The nvcc that CMake would find, or None."""
-    return shutil.which(os.environ.get("CUDACXX") or "nvcc")
+    """The nvcc that ``CUDACXX`` names, or the one on the PATH, or in ``CUDA_HOME``; None if there is none."""
+    if named := shlex.split(os.environ.get("CUDACXX", "")):
+        return shutil.which(named[0])
+    at_home = Path(os.environ.get("CUDA_HOME", "/nowhere")) / "bin"
+    return shutil.which("nvcc") or shutil.which("nvcc", path=str(at_home))
 
 
 def why_not_cuda() -> str | None:
@@ -54,9 +57,14 @@ def why_not_cuda() -> str | None:
 def nvcc_refuses() -> str | None:
     """Why there is no nvcc that can build the kernels, or None if there is; older ones than 12.0 know no C++20."""
     nvcc = cuda_compiler()
+    if nvcc is None and os.environ.get("CUDACXX"):
+        return f"CUDACXX={os.environ['CUDACXX']} is no program"
     if nvcc is None:
-        return "there is no nvcc on the PATH"
-    version = subprocess.run([nvcc, "--version"], capture_output=True, text=True).stdout
+        return "there is no nvcc on the PATH, nor in CUDA_HOME"
+    try:
+        version = subprocess.run([nvcc, "--version"], capture_output=True, text=True).stdout
+    except OSError as error:
+        return f"{nvcc} cannot be run: {error}"
     found = re.search(r"release (\d+)\.(\d+)", version)
     if found is None:
         return f"{nvcc} does not say its version"
@@ -83,21 +91,27 @@ class CMakeBuild(build_ext):
         # A cache from an earlier build points into that build's environment, which is gone: start afresh.
         configure = ["cmake", "--fresh", "-S", str(ROOT), "-B", str(build), "-G", "Ninja"]
         configure += [f"-DPython_EXECUTABLE={sys.executable}", f"-DCMAKE_LIBRARY_OUTPUT_DIRECTORY={build}"]
-        configure += shlex.split(os.environ.get("CMAKE_ARGS", ""))
-        if self.no_cuda is None:
-            with_cuda = [*configure, "-DSTLORA_CUDA=ON", f"-DCMAKE_CUDA_COMPILER={cuda_compiler()}"]
-            if subprocess.run(with_cuda, check=os.environ.get("STLORA_CUDA") == "on").returncode != 0:
-                self.no_cuda = f"CMake cannot use {cuda_compiler()}, see above"
-        if self.no_cuda is None:
-            self.warn("building the CUDA kernels takes minutes; STLORA_CUDA=off leaves them out")
-        else:
+        if self.no_cuda is not None:
             self.warn(f"building without CUDA kernels: {self.no_cuda}")
-            subprocess.run(configure, check=True)
-        subprocess.run(["cmake", "--build", str(build), "--target", "_C"], check=True)
+        elif self.built(configure, build, "-DSTLORA_CUDA=ON", f"-DCMAKE_CUDA_COMPILER={cuda_compiler()}"):
+            self.no_cuda = None
+        elif os.environ.get("STLORA_CUDA") == "on":
+            sys.exit(f"error: STLORA_CUDA=on, but {cuda_compiler()} cannot build the kernels, see above; or use off")
+        else:
+            self.no_cuda = f"{cuda_compiler()} cannot build them, see above"
+            self.warn(f"building again without CUDA kernels: {self.no_cuda}")
+        if self.no_cuda is not None and not self.built(configure, build):
+            sys.exit("error: CMake cannot build the kernels, see above")
         # Into the source folder too: Python started in a clone imports that, and not what pip installed.
         for folder in {target.parent, ROOT / "stlora_kernels"}:
             folder.mkdir(parents=True, exist_ok=True)
             shutil.copy2(build / target.name, folder)
+
+    def built(self, configure: list[str], build: Path, *options: str) -> bool:
+        """Configure and build; what the user asks of CMake has the last word."""
+        configure = [*configure, *options, *shlex.split(os.environ.get("CMAKE_ARGS", ""))]
+        commands = (configure, ["cmake", "--build", str(build), "--target", "_C"])
+        return all(subprocess.run(command).returncode == 0 for command in commands)
 
 
 setup(ext_modules=[Extension("stlora_kernels._C", sources=[])], cmdclass={"build_ext": CMakeBuild})

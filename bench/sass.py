@@ -4,6 +4,8 @@ import importlib.metadata
 import os
 import re
 import subprocess
+import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,10 +41,11 @@ def functions(file: Path | str, architecture: str) -> dict[str, Code]:
 
 
 def _tool(name: str) -> Path:
-    for file in importlib.metadata.files(f"nvidia-cuda-{name}") or []:
-        if file.name == name:
-            return Path(file.locate())
-    raise FileNotFoundError(f"the package nvidia-cuda-{name} has no {name}")
+    with suppress(importlib.metadata.PackageNotFoundError):
+        for file in importlib.metadata.files(f"nvidia-cuda-{name}") or []:
+            if file.name == name:
+                return Path(file.locate())
+    sys.exit(f"{name} is not installed; it comes with: pip install nvidia-cuda-{name}")
 
 
 def _cuobjdump(file: Path | str, architecture: str, what: str) -> str:

@@ -46,7 +46,9 @@ def _cuda_lines() -> list[str]:
     architectures = extension.cuda_architectures.split(",")
     report = [f"cuda kernels: built for {', '.join(architectures)} by {extension.cuda_compiler}"]
     for number in range(torch.cuda.device_count()):
-        reason = cuda_launch.why_no_code(torch.cuda.get_device_capability(number), architectures)
+        reason = native.why_no_cuda("cuda") or cuda_launch.why_no_code(
+            torch.cuda.get_device_capability(number), architectures
+        )
         report.append(f"cuda:{number}: {torch.cuda.get_device_name(number)}: {reason or 'they run here'}")
     return report
 

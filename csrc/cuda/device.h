@@ -8,6 +8,8 @@
 
 #include <cstdint>
 
+#include "stlora/cuda.h"
+
 namespace stlora::cuda {
 
 #ifdef STLORA_EMULATED
@@ -34,7 +36,7 @@ inline Quad load_quad(Ptr<const float> p) {
 simt::Options& emulation();  // how the tests run what is launched
 
 template <typename... Parameters, typename... Arguments>
-const char* launch(void (*kernel)(Parameters...), unsigned blocks, unsigned threads, std::size_t shared, void*,
+const char* launch(void (*kernel)(Parameters...), unsigned blocks, unsigned threads, std::size_t shared, const Launch&,
                    const Arguments&... arguments) {
   simt::launch(emulation(), blocks, threads, shared, [&] { kernel(arguments...); });
   return nullptr;
@@ -57,17 +59,19 @@ struct alignas(16) Quad {
 };
 __device__ __forceinline__ Quad load_quad(const float* p) { return *reinterpret_cast<const Quad*>(p); }
 
-// Null, or what CUDA says of the launch.
+// Null, or what CUDA says of the launch. The most that a block may have, and not what this one has, is set for the
+// kernel: another thread may be launching it too.
 template <typename... Parameters, typename... Arguments>
-const char* launch(void (*kernel)(Parameters...), unsigned blocks, unsigned threads, std::size_t shared, void* stream,
-                   const Arguments&... arguments) {
-  cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared));
+const char* launch(void (*kernel)(Parameters...), unsigned blocks, unsigned threads, std::size_t shared,
+                   const Launch& on, const Arguments&... arguments) {
+  const int most = int(on.device.shared_memory);
+  cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most);
   if (error == cudaSuccess) {
     cudaLaunchConfig_t config{};
     config.gridDim = blocks;
     config.blockDim = threads;
     config.dynamicSmemBytes = shared;
-    config.stream = static_cast<cudaStream_t>(stream);
+    config.stream = static_cast<cudaStream_t>(on.stream);
     error = cudaLaunchKernelEx(&config, kernel, arguments...);
   }
   return error == cudaSuccess ? nullptr : cudaGetErrorString(error);

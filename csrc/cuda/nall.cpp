@@ -7,6 +7,7 @@ namespace stlora::cuda {
 const char* why_not_nall(const NallProblem& p, const Device& device) {
   if (p.dtype == DType::f64) return "float64 has no CUDA kernel";
   if (p.rank > kMostRank) return "ranks beyond 128 have no CUDA kernel";
+  if (std::max(p.in, p.out) > kMostFeatures) return "the tiles of so many features do not fit shared memory";
   return with_kernels(p.dtype, false, [&](auto kernels) {
     return kernels.nall_fits(p, device) ? nullptr : "the tiles of so many features do not fit shared memory";
   });

@@ -33,6 +33,7 @@ __device__ void weight_gradient(const Backward<T>& w, const BackwardLayout<T>& l
     const int64_t left = end - (split * share + step * kRows);
     return int(left < kRows ? left : kRows);
   };
+  if (!w.out.weight && i0 != 0) return;  // the first of these blocks has the bias
   WarpProduct<T, kColumns / kFragment> product;
   float column_sum = 0;
   pipelined((end - split * share + kRows - 1) / kRows, l.twice,
@@ -95,7 +96,6 @@ __device__ void factor_gradient(const Backward<T>& w, const BackwardLayout<T>& l
   };
   WarpProduct<T, kMostRank / kFragment> product;
   OF_B ? w.load_a(a, adapter) : w.load_b(b, adapter);
-  arrive_copies();
   pipelined((mine.end - mine.begin + kRows - 1) / kRows, l.twice,
             [&](int64_t step, int buffer) {
               const auto row_of = [&](int i) { return mine.row(mine.begin + step * kRows + i); };
@@ -234,7 +234,7 @@ const char* launch_nall_backward(const NallProblem& p, const Strided& grad, cons
   if (blocks == 0) return nullptr;
   const Backward<T> work(p, grad, y, out, nodes, workspace, s, Dropout(p.dropout_p, p.seed, on.seed_at, kLowRankStream),
                          layout.twice);
-  return launch(nall_backward_kernel<T>, unsigned(blocks), kThreads, layout.bytes, on.stream, work);
+  return launch(nall_backward_kernel<T>, unsigned(blocks), kThreads, layout.bytes, on, work);
 }
 
 }  // namespace stlora::cuda

@@ -160,7 +160,7 @@ const char* launch_nall_forward(const NallProblem& p, void* y, const Launch& on)
   // As many blocks as fit the machine at once: each keeps W through its units.
   const int64_t at_once = on.device.multiprocessors * std::max<int64_t>(1, on.device.shared_memory / layout.bytes);
   return launch(aligned ? nall_forward_kernel<T, true> : nall_forward_kernel<T, false>,
-                unsigned(std::min(units, at_once)), kThreads, layout.bytes, on.stream, p,
+                unsigned(std::min(units, at_once)), kThreads, layout.bytes, on, p,
                 Dropout(p.dropout_p, p.seed, on.seed_at, kLowRankStream), y, layout.resident, layout.twice, a_aligned);
 }
 

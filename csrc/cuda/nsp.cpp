@@ -9,6 +9,7 @@ const char* why_not_nsp(const NspProblem& p, const Device& device) {
   if (p.depth > kMostLayers) return "stacks of more than 16 layers have no CUDA kernel";
   for (int64_t l = 0; l < p.depth; ++l)
     if (p.layers[l].rank > kMostRank) return "ranks beyond 128 have no CUDA kernel";
+  if (p.features > kMostFeatures) return "the tiles of so many features do not fit shared memory";
   return with_kernels(p.dtype, false, [&](auto kernels) {
     return kernels.nsp_fits(p, device) ? nullptr : "the tiles of so many features do not fit shared memory";
   });

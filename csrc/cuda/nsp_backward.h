@@ -119,8 +119,7 @@ const char* launch_nsp_backward(const NspProblem& p, const Strided& grad, const 
                         of,
                         workspace.counters + p.depth * s.layer.counters};
   std::copy(out, out + p.depth, work.out);
-  return launch(nsp_backward_kernel<T>, unsigned(blocks), kThreads, stack_backward_bytes<T>(p, of.twice), on.stream,
-                work);
+  return launch(nsp_backward_kernel<T>, unsigned(blocks), kThreads, stack_backward_bytes<T>(p, of.twice), on, work);
 }
 
 }  // namespace stlora::cuda

@@ -163,8 +163,8 @@ const char* launch_nsp_forward(const NspProblem& problem, void* y, float* saved,
   const auto l = stack_forward_layout(p, on.device);
   // As many blocks as fit the machine at once: each keeps W through its units.
   const int64_t at_once = on.device.multiprocessors * std::max<int64_t>(1, on.device.shared_memory / l.bytes);
-  return launch(nsp_forward_kernel<T>, unsigned(std::min(p.units(), at_once)), kThreads, l.bytes, on.stream, p, y,
-                l.resident, l.twice);
+  return launch(nsp_forward_kernel<T>, unsigned(std::min(p.units(), at_once)), kThreads, l.bytes, on, p, y, l.resident,
+                l.twice);
 }
 
 }  // namespace stlora::cuda

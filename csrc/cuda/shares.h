@@ -7,8 +7,9 @@
 
 namespace stlora::cuda {
 
-// Rows of a tile, columns of a tile, threads of a block; ranks beyond have no kernel, nor have deeper stacks.
-constexpr int kRows = 64, kColumns = 64, kThreads = 128, kMostRank = 128, kMostLayers = 16;
+// Rows of a tile, columns of a tile, threads of a block; ranks and features beyond have no kernel, nor have deeper
+// stacks.
+constexpr int kRows = 64, kColumns = 64, kThreads = 128, kMostRank = 128, kMostLayers = 16, kMostFeatures = 1 << 16;
 
 // Blocks, parts and counters of the three roles that share rows. A part is a tile of 64 x 64, or 64 x r, floats.
 struct Shares {

@@ -68,9 +68,9 @@ __device__ __forceinline__ void arrive_copies() {
 // use(step, buffer). There are two buffers, and the next step's tiles are on their way meanwhile, or, not `twice`, one.
 template <typename Load, typename Use>
 __device__ __forceinline__ void pipelined(int64_t steps, bool twice, Load load, Use use) {
-  if (steps <= 0) return;
-  load(int64_t(0), 0);
-  __pipeline_commit();
+  if (steps > 0) load(int64_t(0), 0);
+  __pipeline_commit();  // with what was begun before
+  if (steps <= 0) return arrive_copies();
   for (int64_t step = 0; step < steps; ++step) {
     const int buffer = twice ? int(step % 2) : 0;
     if (twice && step + 1 < steps) {

@@ -1,6 +1,7 @@
 """What the hosts of the CUDA kernels share: the device, the launch, and what the kernels cover there."""
 
 import functools
+import operator
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -51,7 +52,9 @@ def room(x: Tensor) -> Callable[[int, int], tuple[Tensor, Tensor]]:
 
 def why_not(operation: str, x: Tensor, rank: int, *sizes: int) -> str | None:
     """Why the kernels do not cover an operation of these sizes on the tensor's device, or None if they do."""
-    return _constant(operation, x.device, str(x.dtype).removeprefix("torch."), int(rank), *map(int, sizes))
+    # index and not int, which torch.compile would leave a symbol where sizes are dynamic
+    numbers = (operator.index(size) for size in (rank, *sizes))
+    return _constant(operation, x.device, str(x.dtype).removeprefix("torch."), *numbers)
 
 
 def _constant(*question: Any) -> str | None:
@@ -84,9 +87,12 @@ def why_no_code(capability: tuple[int, int], architectures: list[str]) -> str | 
         return f"the GPU has compute capability {capability[0]}.{capability[1]}, expected 8.0 or newer"
     for name in architectures:
         number, _, kind = name.partition("-")
-        built = int(number.rstrip("af"))
-        as_machine_code = kind != "virtual" and built // 10 == here // 10 and built <= here
-        as_ptx = kind != "real" and number.isdigit() and built <= here
+        if not number.isdigit():  # 90a runs on 9.0 only; of a word nothing is known
+            if number.rstrip("af") == str(here) and kind != "virtual":
+                return None
+            continue
+        as_machine_code = kind != "virtual" and int(number) // 10 == here // 10 and int(number) <= here
+        as_ptx = kind != "real" and int(number) <= here
         if as_machine_code or as_ptx:
             return None
     return f"the GPU has compute capability {capability[0]}.{capability[1]}, and they were built for {architectures}"

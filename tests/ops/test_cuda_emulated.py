@@ -9,7 +9,7 @@ from nall_cases import Case
 from nsp_cases import Stack
 
 import stlora_kernels as sk
-from stlora_kernels.ops import backends, cuda_launch, gpu, philox
+from stlora_kernels.ops import backends, cuda_launch, dispatch, gpu, philox
 
 # Several blocks share the rows of every gradient; some adapters have no rows; more units than blocks, and fewer.
 WORK = [
@@ -77,16 +77,8 @@ def test_the_features_that_the_readme_promises_for_each_gpu():
 
 
 def test_what_does_not_fit_is_passed_on_and_the_log_says_so(monkeypatch, caplog):
-    for name in ("cpu", "cuda"):
-        monkeypatch.setitem(
-            backends.BACKENDS, name, backends.Backend(name, lambda device: "not asked", (torch.float32,))
-        )
-    order = ["cpu", "cuda", emulator.NAME, "reference"]
-    ranked = {name: backends.BACKENDS[name] for name in order}
-    for name in list(backends.BACKENDS):
-        monkeypatch.delitem(backends.BACKENDS, name)
-    for name, backend in ranked.items():
-        monkeypatch.setitem(backends.BACKENDS, name, backend)
+    ranked = {name: backends.BACKENDS[name] for name in (emulator.NAME, "reference")}
+    monkeypatch.setattr(dispatch, "BACKENDS", ranked)
     emulator.load().launches()
     with caplog.at_level(logging.DEBUG, "stlora_kernels"):
         Case(2, 2, 16, 16, 2).call(None, Case(2, 2, 16, 16, 2).tensors(torch.float32))
@@ -94,6 +86,42 @@ def test_what_does_not_fit_is_passed_on_and_the_log_says_so(monkeypatch, caplog)
         Case(2, 2, 700, 16, 2).call(None, Case(2, 2, 700, 16, 2).tensors(torch.float32))
     assert emulator.load().launches() == []
     assert f"backend {emulator.NAME} passed over: the tiles of so many features do not fit" in caplog.text
+
+
+def test_sizes_that_are_too_large_to_multiply_are_refused():
+    for size in (2**26, 2**31, 2**40):
+        assert emulator.load().cuda_why_not_nall((132, 227 << 10), "bfloat16", 1, size, 1, False)
+        assert emulator.load().cuda_why_not_nall((132, 227 << 10), "bfloat16", 1, 1, size, False)
+        assert emulator.load().cuda_why_not_nsp((132, 227 << 10), "bfloat16", 1, size, 1)
+
+
+@pytest.mark.parametrize("case", WORK, ids=str)
+def test_counters_are_zero_again_after_a_launch(case, monkeypatch):
+    zeros, kept = torch.zeros, []
+
+    def keeping(*args, **kwargs):
+        kept.append(zeros(*args, **kwargs))
+        return kept[-1]
+
+    monkeypatch.setattr(torch, "zeros", keeping)
+    case.run(emulator.NAME, case.tensors(torch.float16))
+    counters = [t for t in kept if t.dtype == torch.int32]
+    assert counters
+    assert not any(t.any() for t in counters)
+
+
+@pytest.mark.parametrize("dynamic", [True, None])
+def test_compiled_for_sizes_that_change(dynamic):
+    """Rows, nodes and features; the kernels are asked about each set of sizes, which no symbol can be."""
+    torch.compiler.reset()
+    compiled = torch.compile(
+        lambda x, weight, A, B: sk.nall(x, weight, None, A, B, backend=emulator.NAME),
+        fullgraph=True, dynamic=dynamic, backend="aot_eager",
+    )  # fmt: skip
+    for M, N, features in ((4, 3, 8), (5, 3, 8), (5, 4, 8), (5, 4, 9), (6, 5, 10)):
+        tensors = Case(M, N, features, 6, 2, bias=False).tensors(torch.float32)
+        problem = (tensors["x"], tensors["weight"], tensors["A"], tensors["B"])
+        torch.testing.assert_close(compiled(*problem), sk.nall(*problem[:2], None, *problem[2:], backend="reference"))
 
 
 @pytest.mark.parametrize("layers", [16, 17])

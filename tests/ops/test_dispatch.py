@@ -213,7 +213,9 @@ def test_a_triton_that_is_too_old_is_passed_over_with_its_version(monkeypatch):
         ((9, 0), ["80-real", "86-real"], "compute capability 9.0, and they were built for"),
         ((12, 1), ["80-real", "120"], None),  # PTX runs on whatever is newer
         ((8, 0), ["86"], "compute capability 8.0, and they were built for"),
-        ((10, 3), ["90a"], "compute capability 10.3, and they were built for"),
+        ((10, 3), ["90a", "100a-real"], "compute capability 10.3, and they were built for"),
+        ((10, 0), ["100a-real"], None),
+        ((9, 0), ["native"], "compute capability 9.0, and they were built for"),
         ((7, 5), ["75"], "compute capability 7.5, expected 8.0 or newer"),
     ],
 )

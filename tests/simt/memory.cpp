@@ -99,6 +99,26 @@ void check_global(const void* address, std::size_t bytes, bool write) {
   throw Error("out of bounds: " + std::to_string(bytes) + " bytes " + (write ? "written" : "read") + ", " + near);
 }
 
+void GlobalMemory::touch(const void* address, std::size_t bytes, bool write, const Published& mine, const Moment& now) {
+  const auto begin = reinterpret_cast<std::uintptr_t>(address) / 2;
+  for (std::uintptr_t g = begin; g < begin + (bytes + 1) / 2; ++g) {
+    const auto found = writes_.find(g);
+    if (found != writes_.end() && found->second.block != &mine) {
+      const auto& [block, writer, time] = found->second;
+      const bool told = block->told[writer.thread] > time || block->barriers > std::int64_t{writer.block_barriers};
+      if (!told || block->fenced[writer.thread] < time)
+        throw Error(std::string("race: a block ") + (write ? "writes" : "reads") + " what thread " +
+                    std::to_string(writer.thread) + " of another has written, without a fence and an atomic between");
+    }
+    if (write) writes_[g] = {&mine, now, ++clock_};
+  }
+}
+
+void GlobalMemory::tell(Published& mine, const Moment& now) {
+  mine.told[now.thread] = ++clock_;
+  mine.barriers = now.block_barriers;
+}
+
 Allow::Allow(const void* begin, std::size_t bytes, std::string name) {
   regions().push_front({reinterpret_cast<std::uintptr_t>(begin), bytes, std::move(name)});
   region_ = &regions().front();

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <list>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "simt.h"
@@ -50,5 +51,29 @@ struct Region {
 };
 std::list<Region>& regions();
 void check_global(const void* address, std::size_t bytes, bool write);
+
+// What a block has done so that other blocks may read what it wrote: when its threads last passed a fence, and last
+// told others by an atomic, and how many barriers the block had passed by then.
+struct Published {
+  std::vector<std::uint64_t> fenced = std::vector<std::uint64_t>(1024), told = std::vector<std::uint64_t>(1024);
+  std::int64_t barriers = -1;
+};
+
+// Who wrote global memory, for races between blocks of one launch.
+class GlobalMemory {
+ public:
+  void touch(const void* address, std::size_t bytes, bool write, const Published& mine, const Moment& now);
+  void fence(Published& mine, const Moment& now) { mine.fenced[now.thread] = ++clock_; }
+  void tell(Published& mine, const Moment& now);
+
+ private:
+  struct Write {
+    const Published* block;
+    Moment writer;
+    std::uint64_t time;
+  };
+  std::unordered_map<std::uintptr_t, Write> writes_;  // by every two bytes
+  std::uint64_t clock_ = 0;
+};
 
 }  // namespace simt

@@ -1,8 +1,10 @@
 // Fibers and who runs next.
 #include <ucontext.h>
 
+#include <algorithm>
 #include <memory>
 #include <mutex>
+#include <numeric>
 #include <random>
 #include <vector>
 
@@ -31,6 +33,7 @@ struct Thread {
   State state = State::runnable;
   std::string waits_at;
   const void* handed_in = nullptr;
+  bool orders_memory = false;                // does the barrier that it waits at?
   std::vector<std::vector<Copy>> copies{1};  // committed batches, and the one being filled
 
   Moment now() const;
@@ -39,11 +42,13 @@ struct Thread {
 struct Block {
   Dim3 index;
   SharedMemory shared;
+  Published& published;
   unsigned barriers = 0, live;
   std::vector<std::unique_ptr<Thread>> threads;
   std::vector<std::vector<const void*>> handed_in;  // by warp
 
-  Block(Dim3 index, std::size_t shared_bytes) : index(index), shared(shared_bytes) {}
+  Block(Dim3 index, std::size_t shared_bytes, Published& published)
+      : index(index), shared(shared_bytes), published(published) {}
 };
 
 Moment Thread::now() const { return {number, block->barriers, warp_barriers}; }
@@ -61,6 +66,8 @@ struct Machine {
   std::exception_ptr error = nullptr;
   std::vector<std::unique_ptr<Block>> resident = {};
   std::vector<std::unique_ptr<char[]>> stacks = {};
+  GlobalMemory global = {};
+  std::list<Published> published = {};  // by each block, also when it has finished
 
   void begin(Dim3 index);
   void run();
@@ -93,7 +100,7 @@ void start(Thread& t) {
 }
 
 void Machine::begin(Dim3 index) {
-  auto b = std::make_unique<Block>(index, shared_bytes);
+  auto b = std::make_unique<Block>(index, shared_bytes, published.emplace_back());
   b->live = block.x * block.y * block.z;
   b->handed_in.resize((b->live + warp_size - 1) / warp_size, std::vector<const void*>(warp_size));
   for (unsigned i = 0; i < b->live; ++i) {
@@ -140,7 +147,7 @@ void Machine::release() {
                       std::to_string(i - first) + " at " + t.waits_at);
         b->handed_in[first / warp_size][i - first] = t.handed_in;
         t.state = State::runnable;
-        ++t.warp_barriers;
+        t.warp_barriers += t.orders_memory;
       }
     }
   }
@@ -158,11 +165,14 @@ void Machine::stuck() {
 void Machine::run() {
   const std::size_t blocks = std::size_t{grid.x} * grid.y * grid.z;
   std::size_t begun = 0, finished = 0;
+  std::vector<std::size_t> order(blocks);  // no order is promised
+  std::iota(order.begin(), order.end(), 0);
+  std::shuffle(order.begin(), order.end(), random);
   std::vector<Thread*> runnable;
   while (finished < blocks) {
     while (begun < blocks && resident.size() < std::max(1u, options.resident)) {
-      begin(Dim3(begun % grid.x, begun / grid.x % grid.y, begun / grid.x / grid.y));
-      ++begun;
+      const std::size_t next = order[begun++];
+      begin(Dim3(next % grid.x, next / grid.x % grid.y, next / grid.x / grid.y));
     }
     release();
     runnable.clear();
@@ -236,17 +246,38 @@ unsigned lane() { return machine->running->number % warp_size; }
 
 void block_barrier(const char* file, int line) { wait(State::at_block_barrier, file, line); }
 
-void warp_barrier(const char* file, int line) { wait(State::at_warp_barrier, file, line); }
+void warp_barrier(const char* file, int line) {
+  machine->running->orders_memory = true;
+  wait(State::at_warp_barrier, file, line);
+}
+
+void warp_converges(const char* file, int line) {
+  machine->running->orders_memory = false;
+  wait(State::at_warp_barrier, file, line);
+}
 
 const void* const* warp_exchange(const void* mine, const char* file, int line) {
   Thread& t = *machine->running;
   t.handed_in = mine;
-  wait(State::at_warp_barrier, file, line);
+  warp_converges(file, line);
   return t.block->handed_in[t.number / warp_size].data();
 }
 
 void maybe_switch() {
   if (machine->random() % 32 == 0) yield();
+}
+
+void fence() {
+  Thread& t = *machine->running;
+  machine->global.fence(t.block->published, t.now());
+  yield();
+}
+
+void atomic(const void* address, std::size_t bytes) {
+  yield();  // the others first: what an atomic tells of is better there
+  Thread& t = *machine->running;
+  check_global(address, bytes, true);
+  machine->global.tell(t.block->published, t.now());
 }
 
 void check(const void* address, std::size_t bytes, bool write) {
@@ -257,6 +288,7 @@ void check(const void* address, std::size_t bytes, bool write) {
   SharedMemory& shared = t.block->shared;
   if (!shared.holds(address, bytes)) {
     check_global(address, bytes, write);
+    machine->global.touch(address, bytes, write, t.block->published, t.now());
     (write ? launches().back().written : launches().back().read) += bytes;
   } else if (write) {
     shared.write(address, bytes, t.now());
@@ -275,6 +307,7 @@ void copy_async(void* to, const void* from, std::size_t bytes) {
   if (!t.block->shared.holds(to, bytes))
     throw Error("out of bounds: an asynchronous copy to what is not shared memory");
   check_global(from, bytes, false);
+  machine->global.touch(from, bytes, false, t.block->published, t.now());
   launches().back().read += bytes;
   t.block->shared.copy_begins(to, bytes, t.now());
   t.copies.back().push_back({to, from, bytes});

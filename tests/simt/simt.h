@@ -69,10 +69,13 @@ void block_barrier(const char* file, int line);
 // All lanes of the warp meet; returns what each has handed in, which stays theirs until they meet again.
 const void* const* warp_exchange(const void* mine, const char* file, int line);
 void warp_barrier(const char* file, int line);
+void warp_converges(const char* file, int line);  // as shuffles and matrix operations do: it orders no memory
 unsigned lane();
 void maybe_switch();  // lets another thread run, if chance says so
 
 void check(const void* address, std::size_t bytes, bool write);
+void fence();
+void atomic(const void* address, std::size_t bytes);  // on global memory; it tells of what a fence has made visible
 void copy_async(void* shared, const void* global, std::size_t bytes);
 void commit_copies();
 void wait_copies(unsigned prior);

@@ -102,6 +102,14 @@ void races() {
                    shared()[threadIdx.x] = shared()[threadIdx.x] + read;
                  }),
          "");
+  expect("a shuffle is no barrier",
+         refused({},
+                 [] {
+                   shared()[threadIdx.x] = 1;
+                   __shfl_xor_sync(0xffffffffu, 1.0f, 1);
+                   if (shared()[threadIdx.x ^ 1] != 1) throw simt::Error("wrong value");
+                 }),
+         "race");
   expect("write after another warp's read, after a warp's barrier",
          refused({},
                  [] {
@@ -194,14 +202,18 @@ void ordered_sum() {
   simt::Allow a(parts.data(), blocks * 4, "parts"), b(sum.data(), 4, "sum"), c(counter.data(), 4, "counter");
   Checked<float> left = parts.data(), out = sum.data();
   Checked<unsigned> count = counter.data();
-  const auto kernel = [=](bool count_first) {
+  enum Mistake { none, counted_first, no_fence, no_barrier };
+  const auto kernel = [=](Mistake mistake) {
     return [=] {
-      if (threadIdx.x != 0) return;
       unsigned arrived = 0;
-      if (count_first) arrived = atomicAdd(count, 1u);
-      left[blockIdx.x] = 1;
-      __threadfence();
-      if (!count_first) arrived = atomicAdd(count, 1u);
+      if (mistake == counted_first && threadIdx.x == 0) arrived = atomicAdd(count, 1u);
+      if (threadIdx.x == 33) {
+        left[blockIdx.x] = 1;
+        if (mistake != no_fence) __threadfence();
+      }
+      if (mistake != no_barrier) __syncthreads();
+      if (threadIdx.x != 0) return;
+      if (mistake != counted_first) arrived = atomicAdd(count, 1u);
       if (arrived + 1 < gridDim.x) return;
       float total = 0;
       for (unsigned i = 0; i < gridDim.x; ++i) total += left[i];
@@ -209,16 +221,12 @@ void ordered_sum() {
       count[0] = 0;
     };
   };
-  for (const bool count_first : {false, true}) {
-    bool wrong = false;
-    for (unsigned seed = 0; seed < 40; ++seed) {
-      std::fill(parts.begin(), parts.end(), 0.0f);
-      counter[0] = 0;
-      simt::launch({.seed = seed, .resident = blocks}, blocks, 32, 16, kernel(count_first));
-      wrong |= sum[0] != blocks;
-    }
-    expect(count_first ? "counted before the part is there" : "counted after", wrong ? "wrong" : "",
-           count_first ? "wrong" : "");
+  for (const auto& [mistake, message] : {std::pair{none, ""},
+                                         {counted_first, "race: a block reads"},
+                                         {no_fence, "race: a block reads"},
+                                         {no_barrier, "race: a block reads"}}) {
+    counter[0] = 0;
+    expect("an ordered sum", refused({.blocks = blocks, .resident = blocks}, kernel(mistake)), message);
   }
 }
 
@@ -227,22 +235,26 @@ void fragments() {
   std::vector<float> product(256);
   simt::Allow allow(product.data(), 1024, "product");
   Checked<float> out = product.data();
-  const auto kernel = [=] {
-    Checked<float> tile = shared();
-    for (unsigned e = threadIdx.x; e < 512; e += 32) tile[e] = e < 256 ? e % 7 : (e - 256) % 5;
-    __syncwarp();
-    wmma::fragment<wmma::matrix_a, 16, 16, 16, float, wmma::row_major> a;
-    wmma::fragment<wmma::matrix_b, 16, 16, 16, float, wmma::col_major> b;
-    wmma::fragment<wmma::accumulator, 16, 16, 16, float> c;
-    wmma::fill_fragment(c, 1.0f);
-    wmma::load_matrix_sync(a, tile, 16);
-    wmma::load_matrix_sync(b, tile + 256, 16);
-    wmma::mma_sync(c, a, b, c);
-    wmma::store_matrix_sync(tile + 512, c, 16, wmma::mem_row_major);
-    __syncwarp();
-    for (unsigned e = threadIdx.x; e < 256; e += 32) out[e] = static_cast<float>(tile[512 + e]);
+  const auto kernel = [=](bool barrier) {
+    return [=] {
+      Checked<float> tile = shared();
+      for (unsigned e = threadIdx.x; e < 512; e += 32) tile[e] = e < 256 ? e % 7 : (e - 256) % 5;
+      __syncwarp();
+      wmma::fragment<wmma::matrix_a, 16, 16, 16, float, wmma::row_major> a;
+      wmma::fragment<wmma::matrix_b, 16, 16, 16, float, wmma::col_major> b;
+      wmma::fragment<wmma::accumulator, 16, 16, 16, float> c;
+      wmma::fill_fragment(c, 1.0f);
+      wmma::load_matrix_sync(a, tile, 16);
+      wmma::load_matrix_sync(b, tile + 256, 16);
+      wmma::mma_sync(c, a, b, c);
+      wmma::store_matrix_sync(tile + 512, c, 16, wmma::mem_row_major);
+      if (barrier) __syncwarp();
+      for (unsigned e = threadIdx.x; e < 256; e += 32) out[e] = static_cast<float>(tile[512 + e]);
+    };
   };
-  expect("a product", refused({.threads = 32}, kernel), "");
+  expect("a product", refused({.threads = 32}, kernel(true)), "");
+  expect("a product that is read at once", refused({.threads = 32}, kernel(false)), "race");
+  refused({.threads = 32}, kernel(true), 1);
   for (unsigned row = 0; row < 16; ++row)
     for (unsigned column = 0; column < 16; ++column) {
       float expected = 1;

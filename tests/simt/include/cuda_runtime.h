@@ -36,7 +36,7 @@ T shuffle(unsigned mask, T value, unsigned from, const char* file, int line) {
   const void* const* all = warp_exchange(&value, file, line);
   T theirs;
   std::memcpy(&theirs, all[from % warp_size], sizeof(T));
-  warp_barrier(file, line);  // until all have read
+  warp_converges(file, line);  // until all have read
   return theirs;
 }
 
@@ -47,16 +47,16 @@ T shuffle_xor(unsigned mask, T value, unsigned lanes, const char* file, int line
 
 }  // namespace simt
 
-// Only one thread runs at a time, and it hands over where it likes: what is left of an atomic is the chance before it.
+// Only one thread runs at a time.
 template <class T>
 T atomicAdd(simt::Checked<T> p, T value) {
-  simt::check(p.raw(), sizeof(T), true);
+  simt::atomic(p.raw(), sizeof(T));
   const T before = *p.raw();
   *p.raw() = before + value;
   return before;
 }
 
-inline void __threadfence() { simt::maybe_switch(); }
+inline void __threadfence() { simt::fence(); }
 
 inline std::uint32_t __umulhi(std::uint32_t a, std::uint32_t b) {
   return static_cast<std::uint32_t>(std::uint64_t{a} * b >> 32);

@@ -53,7 +53,7 @@ void load(F& f, P p, unsigned leading, bool by_column) {
     const unsigned e = simt::lane() * f.num_elements + i, row = e / f.columns, column = e % f.columns;
     f.x[i] = by_column ? p[column * leading + row] : p[row * leading + column];
   }
-  simt::warp_barrier("load_matrix_sync", static_cast<int>(leading));
+  simt::warp_converges("load_matrix_sync", static_cast<int>(leading));
 }
 
 template <class T, class X>
@@ -82,7 +82,7 @@ void store_matrix_sync(simt::Checked<T> p, const fragment<accumulator, 16, 16, K
     const unsigned e = simt::lane() * 8 + i, row = e / 16, column = e % 16;
     p[layout == mem_col_major ? column * leading + row : row * leading + column] = f.x[i];
   }
-  simt::warp_barrier("store_matrix_sync", static_cast<int>(leading));
+  simt::warp_converges("store_matrix_sync", static_cast<int>(leading));
 }
 
 // d = a b + c, of which every lane computes its eight elements from what all lanes hold of a and b.
@@ -107,7 +107,7 @@ void mma_sync(fragment<accumulator, 16, 16, K, float>& d, const fragment<matrix_
       result[i] += static_cast<float>(at(of_a)->left[of_a % each]) * static_cast<float>(at(of_b)->right[of_b % each]);
     }
   }
-  simt::warp_barrier("mma_sync", 1);  // until all have read, which may be what d overwrites
+  simt::warp_converges("mma_sync", 1);  // until all have read, which may be what d overwrites
   for (int i = 0; i < 8; ++i) d.x[i] = result[i];
 }
 
