@@ -64,6 +64,7 @@ struct Machine {
   ucontext_t scheduler{};
   Thread* running = nullptr;
   std::exception_ptr error = nullptr;
+  unsigned long asked = 0;  // atomics in a row while nothing else has happened
   std::vector<std::unique_ptr<Block>> resident = {};
   std::vector<std::unique_ptr<char[]>> stacks = {};
   GlobalMemory global = {};
@@ -275,6 +276,8 @@ void fence() {
 
 void atomic(const void* address, std::size_t bytes) {
   yield();  // the others first: what an atomic tells of is better there
+  if (++machine->asked > 200'000)
+    throw Error("deadlock: threads ask by atomics again and again, and nothing else happens");
   Thread& t = *machine->running;
   check_global(address, bytes, true);
   machine->global.tell(t.block->published, t.now());
@@ -282,6 +285,7 @@ void atomic(const void* address, std::size_t bytes) {
 
 void check(const void* address, std::size_t bytes, bool write) {
   maybe_switch();
+  machine->asked = 0;
   if (reinterpret_cast<std::uintptr_t>(address) % bytes)
     throw Error("misaligned: an access of " + std::to_string(bytes) + " bytes");
   Thread& t = *machine->running;
@@ -299,6 +303,7 @@ void check(const void* address, std::size_t bytes, bool write) {
 
 void copy_async(void* to, const void* from, std::size_t bytes) {
   maybe_switch();
+  machine->asked = 0;
   Thread& t = *machine->running;
   if (bytes != 4 && bytes != 8 && bytes != 16)
     throw Error("an asynchronous copy of " + std::to_string(bytes) + " bytes, expected 4, 8 or 16");

@@ -230,6 +230,37 @@ void ordered_sum() {
   }
 }
 
+// Blocks that wait for others to have been: one at a time, they wait for ever, unless a ticket says who may.
+void waiting() {
+  std::vector<unsigned> counters(2);
+  simt::Allow allow(counters.data(), 8, "counters");
+  Checked<unsigned> count = counters.data();
+  const auto kernel = [=](bool ticket) {
+    return [=] {
+      if (threadIdx.x != 0) return;
+      const unsigned number = ticket ? atomicAdd(count, 1u) : blockIdx.x;
+      if (number > 0)
+        while (atomicAdd(count + 1, 0u) < number) continue;
+      atomicAdd(count + 1, 1u);
+    };
+  };
+  const Run run{.threads = 32, .blocks = 6, .resident = 2};
+  const auto anew = [&](bool ticket) {
+    std::string message;
+    for (unsigned seed = 0; seed < 8 && message.empty(); ++seed) {
+      counters = {0, 0};
+      try {
+        simt::launch({.seed = seed, .resident = run.resident}, run.blocks, run.threads, 64, kernel(ticket));
+      } catch (const simt::Error& error) {
+        message = error.what();
+      }
+    }
+    return message;
+  };
+  expect("waiting by ticket", anew(true), "");
+  expect("waiting by block number", anew(false), "deadlock");
+}
+
 void fragments() {
   using namespace nvcuda;
   std::vector<float> product(256);
@@ -297,6 +328,7 @@ int main() {
   divergence();
   copies();
   ordered_sum();
+  waiting();
   fragments();
   tf32();
   return failures ? 1 : 0;
