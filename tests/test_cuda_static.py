@@ -17,7 +17,7 @@ pytestmark = [
 
 @pytest.mark.parametrize(
     ("sizes", "devices", "numbers"),
-    [("64 307 144", "80 90 120", "bf16 fp32"), ("768 170 64", "90", "bf16 tf32")],
+    [("64 307 144", "80 90 100 120", "bf16 fp32"), ("768 170 64", "90", "bf16 tf32")],
 )
 def test_nothing_spills_everything_fits_and_tensor_cores_are_used(sizes, devices, numbers):
     options = ["--sizes", *sizes.split(), "--devices", *devices.split(), "--numbers", *numbers.split()]

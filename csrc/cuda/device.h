@@ -12,6 +12,13 @@
 
 namespace stlora::cuda {
 
+// Of loops over what a thread keeps in registers, which have no addresses: some architectures' compilers must be told.
+#ifdef STLORA_EMULATED
+#define STLORA_UNROLL
+#else
+#define STLORA_UNROLL _Pragma("unroll")
+#endif
+
 #ifdef STLORA_EMULATED
 
 template <typename T>

@@ -107,6 +107,7 @@ template <typename T, int COLUMNS>
 class WarpProduct {
  public:
   __device__ WarpProduct() {
+    STLORA_UNROLL
     for (int c = 0; c < COLUMNS; ++c) nvcuda::wmma::fill_fragment(sum_[c], 0.0f);
   }
 
@@ -124,6 +125,7 @@ class WarpProduct {
         r;
     for (int i = 0; i < k; i += step) {
       load(l, left.at + (LEFT_TRANSPOSED ? i * left.length + row : row * left.length + i), left.length);
+      STLORA_UNROLL
       for (int c = 0; c < COLUMNS; ++c) {
         if (c >= columns) break;
         const int n = column + c * kFragment;
@@ -134,6 +136,7 @@ class WarpProduct {
   }
 
   __device__ void scale(float factor) {
+    STLORA_UNROLL
     for (int c = 0; c < COLUMNS; ++c)
       for (int i = 0; i < sum_[c].num_elements; ++i) sum_[c].x[i] *= factor;
   }
@@ -141,6 +144,7 @@ class WarpProduct {
   // Adds what stands where store() would write.
   __device__ void add(Tile<float> from, int row, int columns) {
     nvcuda::wmma::fragment<nvcuda::wmma::accumulator, 16, 16, Fragments<T>::k, float> there;
+    STLORA_UNROLL
     for (int c = 0; c < COLUMNS; ++c) {
       if (c >= columns) break;
       nvcuda::wmma::load_matrix_sync(there, from.at + (row * from.length + c * kFragment), from.length,
@@ -150,6 +154,7 @@ class WarpProduct {
   }
 
   __device__ void store(Tile<float> to, int row, int columns) const {
+    STLORA_UNROLL
     for (int c = 0; c < COLUMNS; ++c) {
       if (c >= columns) break;
       nvcuda::wmma::store_matrix_sync(to.at + (row * to.length + c * kFragment), sum_[c], to.length,
@@ -176,18 +181,22 @@ template <int COLUMNS>
 class WarpProduct<float, COLUMNS> {
  public:
   __device__ WarpProduct() {
-    for (auto& of_row : sum_)
-      for (float& s : of_row) s = 0;
+    STLORA_UNROLL
+    for (auto& of_row : sum_) STLORA_UNROLL
+    for (float& s : of_row) s = 0;
   }
 
   template <bool LEFT_TRANSPOSED = false, bool RIGHT_TRANSPOSED = false>
   __device__ void add(Tile<float> left, int row, Tile<float> right, int column, int columns, int k) {
     for (int i = 0; i < k; i += kDepth) {
       Quad l[kOwnRows];
+      STLORA_UNROLL
       for (int m = 0; m < kOwnRows; ++m) l[m] = depth_of<LEFT_TRANSPOSED>(left, row + first_row() + m * kRowStep, i);
+      STLORA_UNROLL
       for (int c = 0; c < kOwnColumns; ++c) {
         if (c >= columns * 2) break;
         const Quad r = depth_of<RIGHT_TRANSPOSED>(right, column + first_column() + c * kColumnStep, i);
+        STLORA_UNROLL
         for (int m = 0; m < kOwnRows; ++m)
           for (int j = 0; j < kDepth; ++j) sum_[m][c] += l[m].of[j] * r.of[j];
       }
@@ -195,8 +204,9 @@ class WarpProduct<float, COLUMNS> {
   }
 
   __device__ void scale(float factor) {
-    for (auto& of_row : sum_)
-      for (float& s : of_row) s *= factor;
+    STLORA_UNROLL
+    for (auto& of_row : sum_) STLORA_UNROLL
+    for (float& s : of_row) s *= factor;
   }
 
   __device__ void add(Tile<float> from, int row, int columns) {
@@ -223,8 +233,10 @@ class WarpProduct<float, COLUMNS> {
 
   template <typename F>
   __device__ void each(Tile<float> tile, int row, int columns, F&& f) {
+    STLORA_UNROLL
     for (int c = 0; c < kOwnColumns; ++c) {
       if (c >= columns * 2) break;
+      STLORA_UNROLL
       for (int m = 0; m < kOwnRows; ++m)
         f(sum_[m][c], tile.at[(row + first_row() + m * kRowStep) * tile.length + first_column() + c * kColumnStep]);
     }
