@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stlora_kernels.backbones.graph import graph_weights
 from stlora_kernels.backbones.registry import register
 from stlora_kernels.errors import InputError
 from stlora_kernels.nn.checks import check_probability, check_signal, check_sizes
@@ -27,11 +28,7 @@ def scaled_laplacian(adjacency: Tensor) -> Tensor:
     Raises:
         InputError: for another shape, negative or non-finite weights.
     """
-    A = torch.as_tensor(adjacency, dtype=torch.float64)
-    if A.dim() != 2 or A.shape[0] != A.shape[1]:
-        raise InputError(f"adjacency: got shape {list(A.shape)}, expected [N, N]")
-    if not torch.isfinite(A).all() or (A < 0).any():
-        raise InputError("adjacency: got negative or non-finite weights, expected finite weights of at least 0")
+    A = graph_weights(adjacency)
     A = torch.maximum(A, A.T)
     degree = A.sum(dim=1)  # [N]
     scale = torch.where(degree > 0, degree, torch.inf).rsqrt()

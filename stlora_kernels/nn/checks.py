@@ -35,7 +35,7 @@ def check_signal(name: str, x: Tensor, steps: int, num_nodes: int | None, featur
         num_nodes: None where any number of nodes will do.
         like: a parameter of the model that reads ``x``; autocast makes its dtype irrelevant.
     """
-    nodes_fit = x.dim() == 4 and num_nodes in (None, x.shape[2])
+    nodes_fit = x.dim() == 4 and (num_nodes is None or x.shape[2] == num_nodes)
     if not nodes_fit or x.shape[1] != steps or x.shape[3] != features:
         expected = f"[B, {steps}, {'N' if num_nodes is None else num_nodes}, {features}]"
         raise InputError(f"{name}: got shape {list(x.shape)}, expected {expected}")

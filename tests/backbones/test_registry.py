@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from stlora_kernels.backbones import LSTM, STGCN, backbone_names, build_backbone, register
+from stlora_kernels.backbones import LSTM, STGCN, GraphWaveNet, backbone_names, build_backbone, register
 from stlora_kernels.errors import InputError
 
 SHARED = {
@@ -44,7 +44,9 @@ def own_backbones(monkeypatch):
     monkeypatch.setitem(sys.modules, "own_backbones", module)
 
 
-@pytest.mark.parametrize(("name", "kind"), [("lstm", LSTM), ("stgcn", STGCN), ("STGCN", STGCN)])
+@pytest.mark.parametrize(
+    ("name", "kind"), [("lstm", LSTM), ("stgcn", STGCN), ("STGCN", STGCN), ("gwnet", GraphWaveNet)]
+)
 def test_builds_by_name_in_any_case(name, kind):
     backbone = build_backbone(name, **SHARED)
     assert type(backbone) is kind
@@ -57,7 +59,7 @@ def test_own_arguments_reach_the_backbone():
 
 def test_names_are_sorted_and_complete():
     names = backbone_names()
-    assert {"lstm", "stgcn"} <= set(names)
+    assert {"gwnet", "lstm", "stgcn"} <= set(names)
     assert list(names) == sorted(names)
 
 
