@@ -5,6 +5,7 @@ reference backend. Environment: ``CXX``, ``CUDACXX`` and ``CMAKE_ARGS`` as usual
 ``off``: whether to build the CUDA kernels (``auto``: where there is an nvcc that can; ``on``: or fail, saying why).
 """
 
+import importlib.util
 import os
 import re
 import shlex
@@ -71,6 +72,14 @@ def nvcc_refuses() -> str | None:
     return None if int(found[1]) >= 12 else f"{nvcc} is {found[1]}.{found[2]}, expected 12.0 or newer"
 
 
+def build_tool(name: str) -> str:
+    """The cmake or ninja that pyproject.toml asks for: the PATH may name an older one, where pip does not isolate."""
+    if importlib.util.find_spec(name) is None:
+        return name
+    module = importlib.import_module(name)
+    return str(Path(module.CMAKE_BIN_DIR if name == "cmake" else module.BIN_DIR) / name)
+
+
 class CMakeBuild(build_ext):
     """Hands the one extension to CMake."""
 
@@ -89,19 +98,18 @@ class CMakeBuild(build_ext):
         target = Path(self.get_ext_fullpath(extension.name)).resolve()
         build = Path(self.build_temp).resolve() / "cmake"
         # A cache from an earlier build points into that build's environment, which is gone: start afresh.
-        configure = ["cmake", "--fresh", "-S", str(ROOT), "-B", str(build), "-G", "Ninja"]
+        configure = [build_tool("cmake"), "--fresh", "-S", str(ROOT), "-B", str(build), "-G", "Ninja"]
+        configure += [f"-DCMAKE_MAKE_PROGRAM={build_tool('ninja')}"]
         configure += [f"-DPython_EXECUTABLE={sys.executable}", f"-DCMAKE_LIBRARY_OUTPUT_DIRECTORY={build}"]
+        with_cuda = ("-DSTLORA_CUDA=ON", f"-DCMAKE_CUDA_COMPILER={cuda_compiler()}")
+        if self.no_cuda is None and not self.built(configure, build, *with_cuda):
+            self.no_cuda = f"{cuda_compiler()} cannot build them, see above"
+            if os.environ.get("STLORA_CUDA") == "on":
+                sys.exit(f"error: STLORA_CUDA=on, but {self.no_cuda}: mend that, or use auto or off")
         if self.no_cuda is not None:
             self.warn(f"building without CUDA kernels: {self.no_cuda}")
-        elif self.built(configure, build, "-DSTLORA_CUDA=ON", f"-DCMAKE_CUDA_COMPILER={cuda_compiler()}"):
-            self.no_cuda = None
-        elif os.environ.get("STLORA_CUDA") == "on":
-            sys.exit(f"error: STLORA_CUDA=on, but {cuda_compiler()} cannot build the kernels, see above; or use off")
-        else:
-            self.no_cuda = f"{cuda_compiler()} cannot build them, see above"
-            self.warn(f"building again without CUDA kernels: {self.no_cuda}")
-        if self.no_cuda is not None and not self.built(configure, build):
-            sys.exit("error: CMake cannot build the kernels, see above")
+            if not self.built(configure, build):
+                sys.exit("error: CMake cannot build the kernels, see above")
         # Into the source folder too: Python started in a clone imports that, and not what pip installed.
         for folder in {target.parent, ROOT / "stlora_kernels"}:
             folder.mkdir(parents=True, exist_ok=True)
@@ -110,7 +118,7 @@ class CMakeBuild(build_ext):
     def built(self, configure: list[str], build: Path, *options: str) -> bool:
         """Configure and build; what the user asks of CMake has the last word."""
         configure = [*configure, *options, *shlex.split(os.environ.get("CMAKE_ARGS", ""))]
-        commands = (configure, ["cmake", "--build", str(build), "--target", "_C"])
+        commands = (configure, [build_tool("cmake"), "--build", str(build), "--target", "_C"])
         return all(subprocess.run(command).returncode == 0 for command in commands)
 
 

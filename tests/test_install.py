@@ -37,6 +37,18 @@ def wheel_of(sdist: Path, folder: Path, **env: str) -> subprocess.CompletedProce
     return subprocess.run(command, cwd=source, env=clean | env, capture_output=True, text=True)
 
 
+def fake_program(folder: Path, name: str, script: str) -> Path:
+    """A program of this name and what it does, in a folder of its own."""
+    folder.mkdir()
+    (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+    (folder / name).chmod(0o755)
+    return folder
+
+
+def first_on_path(folder: Path) -> str:
+    return f"{folder}:{os.environ['PATH']}"
+
+
 def installed(folder: Path, code: str) -> subprocess.CompletedProcess:
     """Install the folder's wheel away from the sources and run some Python with it."""
     (wheel,) = folder.glob("*.whl")
@@ -52,8 +64,13 @@ def installed(folder: Path, code: str) -> subprocess.CompletedProcess:
 @pytest.fixture(scope="module")
 def built(sdist, tmp_path_factory):
     folder = tmp_path_factory.mktemp("wheel")
+    older = fake_program(
+        folder / "bin", "cmake", "echo cmake on the PATH may be older than what the build asks for; exit 1"
+    )
     start = time.perf_counter()
-    result = wheel_of(sdist, folder, CMAKE_ARGS="-DCMAKE_EXPORT_COMPILE_COMMANDS=ON", STLORA_CUDA="off")
+    result = wheel_of(
+        sdist, folder, CMAKE_ARGS="-DCMAKE_EXPORT_COMPILE_COMMANDS=ON", STLORA_CUDA="off", PATH=first_on_path(older)
+    )
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
     return folder, time.perf_counter() - start
 
@@ -117,11 +134,8 @@ def test_a_cuda_choice_that_cannot_be_met_stops_the_build(sdist, tmp_path, choic
 
 
 def test_cuda_off_never_looks_for_nvcc(sdist, tmp_path):
-    fake = tmp_path / "bin"
-    fake.mkdir()
-    (fake / "nvcc").write_text(f"#!/bin/sh\ntouch {tmp_path}/called\n")
-    (fake / "nvcc").chmod(0o755)
-    result = wheel_of(sdist, tmp_path, STLORA_CUDA="off", PATH=f"{fake}:{os.environ['PATH']}", CXX="/no/such/compiler")
+    fake = fake_program(tmp_path / "bin", "nvcc", f"touch {tmp_path}/called")
+    result = wheel_of(sdist, tmp_path, STLORA_CUDA="off", PATH=first_on_path(fake), CXX="/no/such/compiler")
     assert result.returncode == 0, result.stderr
     assert not (tmp_path / "called").exists()
 
@@ -166,11 +180,8 @@ OLD, NEW = (f"echo 'Cuda compilation tools, release {v}, V{v}'" for v in ("11.8"
 def test_an_nvcc_that_cannot_be_used_is_refused_or_passed_over(sdist, tmp_path, choice, nvcc):
     if (choice, nvcc) in (("auto", "exit 1"), ("auto", OLD)):
         pytest.skip("passed over as where CMake refuses it, which takes a build to see")
-    fake = tmp_path / "bin"
-    fake.mkdir()
-    (fake / "nvcc").write_text(f"#!/bin/sh\n{nvcc}\n")
-    (fake / "nvcc").chmod(0o755)
-    result = wheel_of(sdist, tmp_path, STLORA_CUDA=choice, PATH=f"{fake}:{os.environ['PATH']}")
+    fake = fake_program(tmp_path / "bin", "nvcc", nvcc)
+    result = wheel_of(sdist, tmp_path, STLORA_CUDA=choice, PATH=first_on_path(fake))
     output = result.stdout + result.stderr
     if choice == "on":
         assert result.returncode != 0
@@ -178,4 +189,4 @@ def test_an_nvcc_that_cannot_be_used_is_refused_or_passed_over(sdist, tmp_path, 
         assert "Traceback" not in output.partition("error: STLORA_CUDA=on")[0]
     else:
         assert result.returncode == 0, output[-3000:]
-        assert f"building again without CUDA kernels: {fake}/nvcc cannot build them, see above" in output
+        assert f"building without CUDA kernels: {fake}/nvcc cannot build them, see above" in output
