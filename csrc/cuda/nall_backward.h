@@ -45,7 +45,7 @@ __device__ void weight_gradient(const Backward<T>& w, const BackwardLayout<T>& l
             },
             [&](int64_t step, int buffer) {
               const Tile<T> g = g_in(buffer);
-              if (row < o_fragments * kFragment)
+              if (w.out.weight && row < o_fragments * kFragment)
                 product.template add<true, true>(g, row, x_in(buffer), 0, round_up(ins, kFragment) / kFragment, kRows);
               if (int(threadIdx.x) < outs)
                 for (int i = 0; i < rows_of(step); ++i)

@@ -27,7 +27,8 @@ inline Shares shares(const NallProblem& p, const NallGradients& out, const Devic
   const auto splits = [&](int64_t rows, int64_t tiles) {
     return int(std::max<int64_t>(1, std::min((rows + kRows - 1) / kRows, wanted / std::max<int64_t>(1, tiles))));
   };
-  const auto room = [](int splits, int64_t floats) { return splits > 1 ? splits * floats : 0; };
+  const auto room = [](int splits, int64_t each) { return splits > 1 ? splits * each : 0; };
+  const auto counted = [](int splits, int64_t tiles) { return splits > 1 ? tiles : 0; };  // else nobody waits
   Shares s{};
   s.o_blocks = o_blocks;
   s.i_blocks = i_blocks;
@@ -42,9 +43,9 @@ inline Shares shares(const NallProblem& p, const NallGradients& out, const Devic
   s.a_parts = s.bias_parts + room(s.weight_splits, o_blocks * kColumns);
   s.b_parts = s.a_parts + room(s.factor_splits, p.adapters * p.out * p.rank);
   s.floats = s.b_parts + room(s.factor_splits, p.adapters * p.in * p.rank);
-  s.a_counters = o_blocks * i_blocks + o_blocks;
-  s.b_counters = s.a_counters + p.adapters * o_blocks;
-  s.counters = s.b_counters + p.adapters * i_blocks;
+  s.a_counters = counted(s.weight_splits, o_blocks * i_blocks + o_blocks);
+  s.b_counters = s.a_counters + counted(s.factor_splits, p.adapters * o_blocks);
+  s.counters = s.b_counters + counted(s.factor_splits, p.adapters * i_blocks);
   return s;
 }
 
