@@ -47,12 +47,12 @@ def build_backbone(name: str, **arguments: Any) -> nn.Module:
     """
     if ":" in name:
         backbone = _imported(name)
-        _check_call(backbone, name, arguments)
     elif name.lower() in _BACKBONES:
         backbone = _BACKBONES[name.lower()]
     else:
         known = ", ".join(backbone_names())
         raise InputError(f"backbone: got {name!r}, expected one of {known}, or 'package.module:Class' of your own")
+    _check_call(backbone, name, arguments)
     model = backbone(**arguments)
     if not isinstance(model, nn.Module):
         raise InputError(f"backbone: {name!r} made a {type(model).__name__}, expected a torch.nn.Module")

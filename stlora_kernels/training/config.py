@@ -3,12 +3,14 @@
 The text under each field is its help on the command line.
 """
 
+import json
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from stlora_kernels.errors import InputError, require
+from stlora_kernels.training.published import Loss, Optimizer, Recipe, published
 
 MAX_SIZE = 10**9  # the bytes of a matrix of two such sizes still fit into 64 bits; what memory holds is less
 MAX_SEED = 2**32 - 1  # numpy takes no larger one
@@ -81,6 +83,8 @@ class TrainConfig:
 
     backbone: str = "lstm"
     """the forecasting model; an unknown name lists what there is"""
+    backbone_args: tuple[str, ...] = ()
+    """arguments of the backbone's own, such as embedding=4 dropout=0.2; others as published"""
     stlora: bool = False
     """wrap the backbone in the ST-LoRA adapter"""
     frozen: bool = False
@@ -89,24 +93,36 @@ class TrainConfig:
     """trained backbone to start from: a run folder or its best.safetensors"""
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
 
-    epochs: int = 30
-    """at most; early stopping may end the run before"""
-    batch_size: int = 64
+    # Down to the curriculum, None is what was published for the backbone and the data set (published.py).
+    epochs: int | None = None
+    """at most; early stopping may end the run before. By default as published, as all down to --curriculum"""
+    patience: int | None = None
+    """stop after so many epochs without a better validation MAE"""
+    batch_size: int | None = None
     """windows per step"""
+    optimizer: Optimizer | None = None
+    """adam (weight decay as part of the gradient) or adamw (beside it)"""
+    learning_rate: float | None = None
+    """of the optimizer"""
+    weight_decay: float | None = None
+    """of the optimizer"""
+    gamma: float | None = None
+    """factor of each decay of the learning rate, in (0, 1]"""
+    milestones: tuple[int, ...] | None = None
+    """epochs after which the learning rate decays"""
+    step_size: int | None = None
+    """in place of milestones: epochs between two decays; 0: none"""
+    clip: float | None = None
+    """largest norm of the gradient; 0: no clipping"""
+    loss: Loss | None = None
+    """mae, or huber (squared below an error of 1 unit), over the targets that are not missing"""
+    warmup: int | None = None
+    """epochs of training before the curriculum"""
+    curriculum: int | None = None
+    """epochs until the loss counts one more step of the horizon, from the first on; 0: all steps, always"""
+
     max_batches: int | None = None
     """train on at most so many batches per epoch (for quick runs); evaluation is always complete"""
-    learning_rate: float = 1e-3
-    """of Adam"""
-    weight_decay: float = 5e-4
-    """of Adam"""
-    step_size: int = 10
-    """epochs between two decays of the learning rate"""
-    gamma: float = 0.1
-    """factor of each decay, in (0, 1]"""
-    clip: float = 5.0
-    """largest norm of the gradient; 0: no clipping"""
-    patience: int = 10
-    """stop after so many epochs without a better validation MAE"""
     gate_penalty: float = 0.0
     """lambda of eq. (5), weight of the mean square of the gate"""
     seed: int = 0
@@ -122,25 +138,53 @@ class TrainConfig:
         Raises:
             InputError: naming the option, what was given and what was expected.
         """
-        adapter = self.adapter
-        for name in ("window", "horizon", "epochs", "batch_size", "max_batches", "step_size", "patience"):
+        adapter, recipe = self.adapter, self.recipe()
+        for name in ("window", "horizon", "max_batches"):
             _count(name, getattr(self, name), 1)
+        for name, least in (("epochs", 1), ("patience", 1), ("batch_size", 1), ("step_size", 0), ("warmup", 0)):
+            _count(name, getattr(recipe, name), least)
+        _count("curriculum", recipe.curriculum, 0)
+        for epoch in recipe.milestones:
+            _count("milestones", epoch, 1)
+        if recipe.milestones and recipe.step_size:
+            raise InputError("--milestones and --step-size: got both, expected one")
         for name in ("blocks", "layers", "rank", "hidden"):
             _count(f"adapter.{name}", getattr(adapter, name), 1)
         for name in ("nodes", "steps"):
             _count(f"synthetic.{name}", getattr(self.synthetic, name), 1)
         _count("seed", self.seed, 0, MAX_SEED)
         _count("synthetic.seed", self.synthetic.seed, 0, MAX_SEED)
-        for name in ("weight_decay", "clip", "gate_penalty"):
-            _within(name, getattr(self, name), 0, math.inf)
-        _within("learning_rate", self.learning_rate, 0, math.inf, low_open=True)
-        _within("gamma", self.gamma, 0, 1, low_open=True, high_open=False)
+        for name in ("weight_decay", "clip"):
+            _within(name, getattr(recipe, name), 0, math.inf)
+        _within("gate_penalty", self.gate_penalty, 0, math.inf)
+        _within("learning_rate", recipe.learning_rate, 0, math.inf, low_open=True)
+        _within("gamma", recipe.gamma, 0, 1, low_open=True, high_open=False)
         _within("adapter.alpha", adapter.alpha, -math.inf, math.inf)
         _within("adapter.dropout", adapter.dropout, 0, 1)
         if isinstance(self.null_value, float) and not math.isfinite(self.null_value):
             raise InputError(f"--null-value: got {self.null_value}, expected a finite number, dataset or none")
         if self.frozen and not (self.stlora and self.backbone_checkpoint):
             raise InputError("--frozen trains the adapter only: it needs --stlora and --backbone-checkpoint")
+
+    def recipe(self) -> Recipe:
+        """How to train: what this configuration says, and what it leaves open as published.
+
+        Raises:
+            InputError: for a text in ``backbone_args`` that is not ``name=value``.
+        """
+        there = published(self.backbone, self.dataset)
+        said = {f.name: getattr(self, f.name) for f in fields(Recipe) if getattr(self, f.name) is not None}
+        if said.get("milestones"):
+            said.setdefault("step_size", 0)
+        if said.get("step_size"):
+            said.setdefault("milestones", ())
+        own = arguments_of(there.backbone_args) | arguments_of(self.backbone_args)
+        said["backbone_args"] = tuple(f"{name}={json.dumps(value)}" for name, value in own.items())
+        return replace(there, **said)
+
+    def complete(self) -> "TrainConfig":
+        """The same with nothing left open, to be kept with the run."""
+        return replace(self, **vars(self.recipe()))
 
     @property
     def model_name(self) -> str:
@@ -162,6 +206,24 @@ class TrainConfig:
     def to_yaml(self) -> str:
         """A file for ``--config``."""
         return str(require("yaml", "train").safe_dump(self.as_dict(), sort_keys=False, allow_unicode=True))
+
+
+def arguments_of(texts: tuple[str, ...]) -> dict[str, Any]:
+    """``("embedding=4", "channels=[8, 4]")`` as keyword arguments; values are JSON, or else plain text.
+
+    Raises:
+        InputError: for a text that is not ``name=value``, and for Python's spelling of JSON's constants.
+    """
+    arguments = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name.isidentifier() or value in ("True", "False", "None"):
+            raise InputError(f"--backbone-args: got {text!r}, expected name=value, such as embedding=4 or bias=true")
+        try:
+            arguments[name] = json.loads(value)
+        except json.JSONDecodeError:
+            arguments[name] = value
+    return arguments
 
 
 def _option(name: str) -> str:

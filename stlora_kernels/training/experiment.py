@@ -44,6 +44,7 @@ def train(config: TrainConfig, *, overwrite: bool = False, quiet: bool | None = 
     for module in ("rich", "safetensors", "yaml"):  # now rather than after hours of training
         require(module, "train")
     config.validate()
+    config = config.complete()
     folder = config.run_folder
     check_folder(folder, overwrite)
     device = resolve_device(config.device)
@@ -114,7 +115,7 @@ def evaluate_run(run: Path, *, data_dir: Path | None = None, device: str | None 
 def measure(model: nn.Module, data: ForecastData, config: TrainConfig, device: torch.device, run: Path) -> Report:
     """Load the run's best checkpoint into ``model`` and measure it and HA on the test part."""
     fill(model, load_checkpoint(run)[0], run)
-    scores = {config.model_name: evaluate(model, data, data.test, config.batch_size, device)}
+    scores = {config.model_name: evaluate(model, data, data.test, config.recipe().batch_size, device)}
     return Report(data, scores | evaluate_ha(data, data.test), describe_parameters(model))
 
 
@@ -182,7 +183,7 @@ def _closing(trainer: Trainer, metrics: Mapping[str, Any]) -> Iterator[str]:
         f"Best epoch: {metrics['best_epoch']} of {len(metrics['epochs'])}, "
         f"{metrics['seconds_per_epoch']:.1f} s of training per epoch"
     )
-    whole = trainer.data.train.num_batches(trainer.config.batch_size)
+    whole = trainer.data.train.num_batches(trainer.recipe.batch_size)
     if trainer.batches_per_epoch < whole:
         yield f"Quick run: {trainer.batches_per_epoch} of {whole} training batches per epoch (--max-batches)"
 

@@ -1,9 +1,11 @@
 """The training objective, eq. (5) of the ST-LoRA paper (arXiv 2404.07919)."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from stlora_kernels.training.metrics import valid_mask
+from stlora_kernels.training.published import Loss
 
 
 def masked_mae(prediction: Tensor, target: Tensor, null_value: float | None) -> Tensor:
@@ -18,10 +20,27 @@ def masked_mae(prediction: Tensor, target: Tensor, null_value: float | None) -> 
     Returns:
         A scalar; 0 with zero gradients when nothing is measured, so that such a batch changes nothing.
     """
+    error, valid = _errors(prediction, target, null_value)
+    return _mean(error.abs(), valid)
+
+
+def masked_huber(prediction: Tensor, target: Tensor, null_value: float | None) -> Tensor:
+    """The same of Huber's function, ``e^2 / 2`` below an error e of one unit and ``|e| - 1/2`` above."""
+    error, valid = _errors(prediction, target, null_value)
+    return _mean(F.huber_loss(error, torch.zeros_like(error), reduction="none"), valid)
+
+
+def _errors(prediction: Tensor, target: Tensor, null_value: float | None) -> tuple[Tensor, Tensor]:
     valid = valid_mask(target, null_value)
-    # The mask comes before the absolute value: a NaN target must not reach the gradient.
-    error = torch.where(valid, prediction - target, 0.0).abs()
-    return error.sum() / valid.sum().clamp(min=1)
+    # The mask comes before any function of the error: a NaN target must not reach the gradient.
+    return torch.where(valid, prediction - target, 0.0), valid
+
+
+def _mean(values: Tensor, valid: Tensor) -> Tensor:
+    return values.sum() / valid.sum().clamp(min=1)
+
+
+LOSSES = {"mae": masked_mae, "huber": masked_huber}
 
 
 def forecast_loss(
@@ -30,6 +49,7 @@ def forecast_loss(
     null_value: float | None,
     gate: Tensor | None = None,
     gate_penalty: float = 0.0,
+    loss: Loss = "mae",
 ) -> Tensor:
     """``masked_mae(prediction, target) + gate_penalty * mean(R^2)``, eq. (5).
 
@@ -39,8 +59,9 @@ def forecast_loss(
         null_value: the value that means "missing"; ``None``: only NaN does.
         gate: ``R`` of eq. (4), the share of the backbone in the fused forecast; ``None`` without an adapter.
         gate_penalty: the paper's lambda, >= 0.
+        loss: "huber" for :func:`masked_huber` in place of the paper's.
     """
-    loss = masked_mae(prediction, target, null_value)
+    total = LOSSES[loss](prediction, target, null_value)
     if gate is not None and gate_penalty > 0:
-        loss = loss + gate_penalty * gate.square().mean()
-    return loss
+        total = total + gate_penalty * gate.square().mean()
+    return total

@@ -13,7 +13,7 @@ from stlora_kernels.errors import InputError
 from stlora_kernels.nn.stlora import STLoRA
 from stlora_kernels.ops.dispatch import available_backends
 from stlora_kernels.training.checkpoint import load_checkpoint
-from stlora_kernels.training.config import TrainConfig
+from stlora_kernels.training.config import TrainConfig, arguments_of
 
 DEVICE_TYPES = ("cpu", "cuda", "mps", "xpu")
 
@@ -56,11 +56,15 @@ def build_model(config: TrainConfig, data: ForecastData, device: torch.device) -
         "window": data.window,
         "horizon": data.horizon,
     }
+    own = arguments_of(config.recipe().backbone_args)
+    if taken := own.keys() & {*shapes, "adjacency", "steps_per_day"}:
+        raise InputError(f"--backbone-args: got {min(taken)}, which the data decide")
     backbone = build_backbone(
         config.backbone,
         **shapes,
         adjacency=torch.from_numpy(data.data.adjacency),
         steps_per_day=data.data.steps_per_day,
+        **own,
     )
     if config.backbone_checkpoint is not None:
         load_backbone(backbone, config.backbone_checkpoint, config.backbone)

@@ -144,7 +144,8 @@ def _as_arguments(values: dict[Any, Any], prefix: str = "") -> list[str]:
 
 def _unboxed(text: str) -> str:
     """The message in one of tyro's boxes, which are a title, the message, the argument's help and a footer."""
-    rows = [re.sub(r"\x1b\[[0-9;]*m", "", row).strip("│| ") for row in text.splitlines()]
+    text = re.sub(r"\x1b\[[0-9;]*m", "", text).replace("{None}|", "")  # None: an option that is left open
+    rows = [row.strip("│| ") for row in text.splitlines()]
     sections: list[list[str]] = [[]]
     for row in filter(None, rows):
         if row[0] in "╭╰" or set(row) <= set("─-"):

@@ -1,4 +1,4 @@
-"""The training loop: masked MAE in real units, Adam, early stopping, the best checkpoint."""
+"""The training loop: masked loss in real units, decay, curriculum, early stopping, the best checkpoint."""
 
 import math
 import random
@@ -14,10 +14,13 @@ from torch import nn
 from stlora_kernels.data import Batch, ForecastData
 from stlora_kernels.errors import InputError
 from stlora_kernels.training.config import TrainConfig
+from stlora_kernels.training.curriculum import curriculum_steps
 from stlora_kernels.training.evaluation import evaluate, forecast
 from stlora_kernels.training.loss import forecast_loss
 from stlora_kernels.training.metrics import Scores
 from stlora_kernels.training.progress import Progress
+
+NEVER = 2**62  # epochs
 
 
 class NonFiniteLossError(ArithmeticError):
@@ -64,8 +67,15 @@ class Trainer:
         self.keep, self.progress = keep, progress
         self.check: Callable[[], None] | None = None
         self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self.optimizer = torch.optim.Adam(self.trained, config.learning_rate, weight_decay=config.weight_decay)
-        self.scheduler = torch.optim.lr_scheduler.StepLR(self.optimizer, config.step_size, config.gamma)
+        self.recipe = recipe = config.recipe()
+        optimizer = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer]
+        self.optimizer = optimizer(self.trained, recipe.learning_rate, weight_decay=recipe.weight_decay)
+        self.scheduler: torch.optim.lr_scheduler.LRScheduler
+        if recipe.milestones:
+            self.scheduler = torch.optim.lr_scheduler.MultiStepLR(self.optimizer, recipe.milestones, recipe.gamma)
+        else:
+            self.scheduler = torch.optim.lr_scheduler.StepLR(self.optimizer, recipe.step_size or NEVER, recipe.gamma)
+        self.steps = 0  # done so far
         self.order = torch.Generator().manual_seed(config.seed)
         self.history: list[Epoch] = []
         self.best: Epoch | None = None
@@ -80,7 +90,7 @@ class Trainer:
             InputError: if no validation target is a measurement, so that no epoch can be called the best.
         """
         self.check = check
-        for number in range(1, self.config.epochs + 1):
+        for number in range(1, self.recipe.epochs + 1):
             epoch = self.run_epoch(number)
             self.history.append(epoch)
             better = self.best is None or epoch.validation.pooled.mae < self.best.validation.pooled.mae
@@ -88,43 +98,61 @@ class Trainer:
                 self.keep(epoch)
                 self.best = epoch
             self.progress.say(self._line(epoch, better))
-            if self.best is not None and number - self.best.number >= self.config.patience:
+            if self.best is not None and number - self.best.number >= self.recipe.patience:
                 break
         assert self.best is not None  # at least one epoch, and each has a finite validation MAE
         return self.best
 
     def run_epoch(self, number: int) -> Epoch:
         """One pass over the training windows, then validation."""
-        learning_rate = self.scheduler.get_last_lr()[0]
         start = time.perf_counter()
         self.model.train()
         losses = [self._step(batch, number, i) for i, batch in enumerate(self._train_batches(number), 1)]
+        learning_rate = self.optimizer.param_groups[0]["lr"]
         self.scheduler.step()
         seconds = time.perf_counter() - start
-        validation = evaluate(self.model, self.data, self.data.val, self.config.batch_size, self.device)
+        validation = evaluate(self.model, self.data, self.data.val, self.recipe.batch_size, self.device)
         if validation.pooled.targets == 0:
             raise InputError("validation part: every target is missing, there is nothing to choose the best epoch by")
         if not math.isfinite(validation.pooled.mae):
             raise NonFiniteLossError(f"epoch {number}: the validation MAE is {validation.pooled.mae}")
         return Epoch(number, sum(losses) / len(losses), validation, float(learning_rate), seconds)
 
+    def _steps_counted(self) -> int:
+        """How many steps of the horizon the loss counts now; as the warm-up ends, the learning rate starts anew."""
+        recipe, horizon = self.recipe, self.data.horizon
+        if not recipe.curriculum:
+            return horizon
+        warm = recipe.warmup * self.batches_per_epoch
+        if self.steps == warm:
+            for group in self.optimizer.param_groups:
+                group["lr"] = recipe.learning_rate
+        return curriculum_steps(self.steps, warm, recipe.curriculum * self.batches_per_epoch, horizon)
+
     def _train_batches(self, number: int) -> Iterator[Batch]:
-        config, train = self.config, self.data.train
-        batches = train.batches(config.batch_size, shuffle=True, generator=self.order)
+        batches = self.data.train.batches(self.recipe.batch_size, shuffle=True, generator=self.order)
         total = self.batches_per_epoch
-        return self.progress.batches(islice(batches, total), total, f"epoch {number}/{config.epochs}")
+        return self.progress.batches(islice(batches, total), total, f"epoch {number}/{self.recipe.epochs}")
 
     @property
     def batches_per_epoch(self) -> int:
-        there = self.data.train.num_batches(self.config.batch_size)
+        there = self.data.train.num_batches(self.recipe.batch_size)
         return min(there, self.config.max_batches or there)
 
     def _step(self, batch: Batch, epoch: int, position: int) -> float:
         if self.check is not None:
             self.check()
+        counted = self._steps_counted()
         prediction, gate = forecast(self.model, batch, self.data, self.device)
         target = batch.y.to(self.device, non_blocking=True)
-        loss = forecast_loss(prediction, target, self.data.null_value, gate, self.config.gate_penalty)
+        loss = forecast_loss(
+            prediction[:, :counted],
+            target[:, :counted],
+            self.data.null_value,
+            gate,
+            self.config.gate_penalty,
+            self.recipe.loss,
+        )
         if not torch.isfinite(loss):
             raise NonFiniteLossError(
                 f"the loss is {loss.item()} at epoch {epoch}, batch {position} of {self.batches_per_epoch}; "
@@ -132,14 +160,15 @@ class Trainer:
             )
         self.optimizer.zero_grad()
         loss.backward()
-        if self.config.clip > 0:
-            nn.utils.clip_grad_norm_(self.trained, self.config.clip)
+        if self.recipe.clip > 0:
+            nn.utils.clip_grad_norm_(self.trained, self.recipe.clip)
         self.optimizer.step()
+        self.steps += 1
         return float(loss.detach())
 
     def _line(self, epoch: Epoch, better: bool) -> str:
         return (
-            f"epoch {epoch.number:{len(str(self.config.epochs))}}/{self.config.epochs}"
+            f"epoch {epoch.number:{len(str(self.recipe.epochs))}}/{self.recipe.epochs}"
             f"  train {epoch.train_loss:.3f}  validation MAE {epoch.validation.pooled.mae:.3f}"
             f"  lr {epoch.learning_rate:.3g}  {epoch.seconds:.1f} s{'  best' if better else ''}"
         )

@@ -24,12 +24,12 @@ FINISHED = ["best.json", "best.safetensors", "config.yaml", "metrics.json"]
 def test_run_folder_holds_configuration_checkpoint_and_metrics(tiny):
     report = train(tiny)
     assert files(tiny.output) == FINISHED
-    assert load_yaml(tiny.output / "config.yaml") == tiny
+    assert load_yaml(tiny.output / "config.yaml") == tiny.complete()
     metrics = json.loads((tiny.output / "metrics.json").read_text())
     assert list(metrics["test"]) == ["lstm + ST-LoRA", "HA (weekly slot)", "HA (window mean)", "HA (last value)"]
     assert metrics["test"]["lstm + ST-LoRA"] == report.scores["lstm + ST-LoRA"].as_dict()
     assert len(metrics["test"]["lstm + ST-LoRA"]["steps"]) == 12
-    assert metrics["config"] == tiny.as_dict()
+    assert metrics["config"] == tiny.complete().as_dict()
     assert metrics["versions"]["torch"] == torch.__version__
     assert len(metrics["epochs"]) == 2
     assert metrics["seconds_per_epoch"] > 0
@@ -49,7 +49,7 @@ def test_a_quick_run_is_called_one_below_the_table(tiny):
 def test_checkpoint_says_what_it_is_of(tiny):
     train(tiny)
     tensors, about = load_checkpoint(tiny.output)
-    assert about["config"] == tiny.as_dict()
+    assert about["config"] == tiny.complete().as_dict()
     assert about["epoch"] == json.loads((tiny.output / "metrics.json").read_text())["best_epoch"]
     assert about["scaler"].keys() == {"mean", "std"}
     assert about["validation"]["pooled"]["mae"] > 0

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from stlora_kernels.training.loss import forecast_loss, masked_mae
+from stlora_kernels.training.loss import forecast_loss, masked_huber, masked_mae
 
 
 def test_masked_mae_equals_the_formula_written_out():
@@ -24,9 +24,20 @@ def test_gradient_is_the_sign_over_the_count_and_zero_where_missing():
     torch.testing.assert_close(prediction.grad, torch.tensor([0.0, 0.5, 0.0, -0.5]))
 
 
-def test_batch_without_any_measurement_changes_nothing():
+def test_masked_huber_equals_the_formula_written_out():
+    target = torch.tensor([0.0, 10.0, math.nan, 20.0, 30.0])
+    prediction = torch.tensor([5.0, 10.5, 7.0, 19.0, 36.0], requires_grad=True)
+    loss = masked_huber(prediction, target, 0.0)
+    assert loss.item() == pytest.approx((0.5**2 / 2 + 1 / 2 + (6 - 1 / 2)) / 3)
+    loss.backward()
+    torch.testing.assert_close(prediction.grad, torch.tensor([0.0, 0.5, 0.0, -1.0, 1.0]) / 3)
+    assert forecast_loss(prediction, target, 0.0, loss="huber") == loss
+
+
+@pytest.mark.parametrize("masked", [masked_mae, masked_huber])
+def test_batch_without_any_measurement_changes_nothing(masked):
     prediction = torch.randn(2, 3, requires_grad=True)
-    loss = masked_mae(prediction, torch.zeros(2, 3), 0.0)
+    loss = masked(prediction, torch.zeros(2, 3), 0.0)
     loss.backward()
     assert loss.item() == 0
     assert prediction.grad.abs().sum() == 0

@@ -10,7 +10,7 @@ from torch import nn
 from stlora_kernels.errors import InputError
 from stlora_kernels.training.evaluation import evaluate, evaluate_ha
 from stlora_kernels.training.experiment import load_data
-from stlora_kernels.training.loss import masked_mae
+from stlora_kernels.training.loss import forecast_loss, masked_mae
 from stlora_kernels.training.metrics import ScoreMeter
 from stlora_kernels.training.model import build_model
 from stlora_kernels.training.progress import Progress
@@ -45,7 +45,7 @@ def test_training_lowers_the_validation_error_below_every_untrained_forecast(tin
 
 
 def test_one_step_follows_the_gradient_of_the_masked_mae(tiny):
-    config = replace(tiny, clip=0, weight_decay=0, max_batches=1, epochs=1, batch_size=8)
+    config = replace(tiny, clip=0, weight_decay=0, learning_rate=1e-3, max_batches=1, epochs=1, batch_size=8)
     trainer = trainer_for(config, Constant())
     order = torch.Generator().manual_seed(config.seed)
     batch = next(trainer.data.train.batches(8, shuffle=True, generator=order))
@@ -75,6 +75,51 @@ def test_learning_rate_decays_every_step_size_epochs(tiny):
     trainer = trainer_for(config, Constant())
     trainer.fit()
     assert [epoch.learning_rate for epoch in trainer.history] == pytest.approx([0.01, 0.01, 0.005, 0.005, 0.0025])
+
+
+def test_learning_rate_decays_after_the_milestones(tiny):
+    config = replace(tiny, epochs=5, milestones=(1, 4), gamma=0.1, learning_rate=0.01, max_batches=1)
+    trainer = trainer_for(config, Constant())
+    trainer.fit()
+    assert [epoch.learning_rate for epoch in trainer.history] == pytest.approx([0.01, 1e-3, 1e-3, 1e-3, 1e-4])
+
+
+def test_the_curriculum_counts_more_of_the_horizon_with_time_and_starts_the_learning_rate_anew(tiny, monkeypatch):
+    counted = []
+
+    def remembered(prediction, target, *rest):
+        assert prediction.shape == target.shape
+        counted.append(prediction.shape[1])
+        return forecast_loss(prediction, target, *rest)
+
+    monkeypatch.setattr("stlora_kernels.training.trainer.forecast_loss", remembered)
+    config = replace(
+        tiny, epochs=6, max_batches=3, batch_size=4, warmup=2, curriculum=1, milestones=(1, 4), gamma=0.5,
+        learning_rate=0.01, weight_decay=0.0,
+    )  # fmt: skip
+    trainer = trainer_for(config, Constant())
+    trainer.fit()
+    assert counted == [12] * 6 + [1] * 3 + [2] * 3 + [3] * 3 + [4] * 3
+    rates = [epoch.learning_rate for epoch in trainer.history]
+    assert rates == pytest.approx([0.01, 0.005, 0.01, 0.01, 0.005, 0.005])
+
+
+@pytest.mark.parametrize(("optimizer", "shrinks"), [("adam", 1.0), ("adamw", 1 - 0.1 * 0.5)])
+def test_weight_decay_is_part_of_the_gradient_or_beside_it(tiny, optimizer, shrinks):
+    """Where the gradient is zero, AdamW shrinks the weight by rate times decay, Adam steps by its rate."""
+    config = replace(tiny, optimizer=optimizer, learning_rate=0.1, weight_decay=0.5, max_batches=1, gamma=1.0)
+    model = Constant(3.0)
+    model.idle = nn.Parameter(torch.tensor(2.0))
+    trainer = trainer_for(config, model)
+    model.idle.grad = torch.zeros(())
+    trainer.optimizer.step()
+    assert model.idle.item() == pytest.approx(2.0 * shrinks if optimizer == "adamw" else 2.0 - 0.1, rel=1e-4)
+
+
+def test_the_loss_is_the_one_that_is_asked_for(tiny):
+    mae = trainer_for(replace(tiny, max_batches=1, loss="mae")).run_epoch(1).train_loss
+    huber = trainer_for(replace(tiny, max_batches=1, loss="huber")).run_epoch(1).train_loss
+    assert mae - 0.5 <= huber < mae
 
 
 def test_stops_after_patience_epochs_without_a_better_one_and_keeps_the_best(tiny):
