@@ -5,12 +5,11 @@ Absolute times are for the reader; the claim is the ratio to the best peer of th
 
 import csv
 import datetime
-import platform
 import statistics
-import subprocess
 from pathlib import Path
 
 import claims
+import machine
 import pytest
 import torch
 
@@ -50,23 +49,11 @@ def measure(benchmark):
     return run
 
 
-def _cpu() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else ():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()
-
-
-def _commit() -> str:
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-    return subprocess.run(command, capture_output=True, text=True).stdout.strip() or "unknown"
-
-
 def _rows(benchmarks) -> list[dict[str, object]]:
-    machine = {
+    about = {
         "date": datetime.date.today().isoformat(),
-        "commit": _commit(),
-        "cpu": _cpu(),
+        "commit": machine.commit(),
+        "cpu": machine.cpu(),
         "isa": native.kernels().selected_isa(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
@@ -80,7 +67,7 @@ def _rows(benchmarks) -> list[dict[str, object]]:
         info = dict(b.extra_info)
         flop = info.pop("flop")
         rows.append(
-            machine
+            about
             | info
             | {
                 "median_ms": float(f"{b.stats.median * 1e3:.4g}"),
@@ -96,7 +83,7 @@ def _rows(benchmarks) -> list[dict[str, object]]:
 
 
 def _gpu_rows(benchmarks) -> list[dict[str, object]]:
-    run = {"date": datetime.date.today().isoformat(), "commit": _commit()}
+    run = {"date": datetime.date.today().isoformat(), "commit": machine.commit()}
     eager = {b.fullname: 1e3 * b.stats.median for b in benchmarks}
     graph = {b.fullname: statistics.median(b.extra_info["replays_ms"]) for b in benchmarks}
     rows = []
@@ -104,10 +91,10 @@ def _gpu_rows(benchmarks) -> list[dict[str, object]]:
         group = [other for other in benchmarks if other.group == b.group]
         peers = [o.fullname for o in group if not o.extra_info["layer"].startswith(claims.NO_PEERS)]
         info = dict(b.extra_info)
-        machine, least, replays = (info.pop(name) for name in ("machine", "least_bytes", "replays_ms"))
+        device, least, replays = (info.pop(name) for name in ("machine", "least_bytes", "replays_ms"))
         first, _, third = statistics.quantiles(replays)
-        share = least / (1e6 * graph[b.fullname] * machine["copy_gb_per_s"])
-        row = run | machine | info
+        share = least / (1e6 * graph[b.fullname] * device["copy_gb_per_s"])
+        row = run | device | info
         row |= {"eager_ms": float(f"{eager[b.fullname]:.4g}"), "eager_iqr_ms": float(f"{1e3 * b.stats.iqr:.2g}")}
         row |= {"graph_ms": float(f"{graph[b.fullname]:.4g}"), "graph_iqr_ms": float(f"{third - first:.2g}")}
         for name, ms in (("best_peer_over_this", eager), ("best_graph_over_this", graph)):

@@ -107,7 +107,7 @@ class Trainer:
         """One pass over the training windows, then validation."""
         start = time.perf_counter()
         self.model.train()
-        losses = [self._step(batch, number, i) for i, batch in enumerate(self._train_batches(number), 1)]
+        losses = [self.step(batch, number, i) for i, batch in enumerate(self._train_batches(number), 1)]
         learning_rate = self.optimizer.param_groups[0]["lr"]
         self.scheduler.step()
         seconds = time.perf_counter() - start
@@ -139,7 +139,8 @@ class Trainer:
         there = self.data.train.num_batches(self.recipe.batch_size)
         return min(there, self.config.max_batches or there)
 
-    def _step(self, batch: Batch, epoch: int, position: int) -> float:
+    def step(self, batch: Batch, epoch: int, position: int) -> float:
+        """One step of the optimizer; returns the loss. Epoch and position, from 1, say where it failed if it does."""
         if self.check is not None:
             self.check()
         counted = self._steps_counted()
