@@ -2,6 +2,9 @@
 
 A backbone is an ``nn.Module`` built with ``(num_nodes, in_features, out_features, window, horizon, adjacency,
 steps_per_day, **its own)``. It maps ``x [B, T, N, F]`` to ``[B, H, N, out]``, standardised on both sides.
+
+Baselines that are fitted rather than trained are known and built in the same way, once ``stlora_kernels.baselines`` is
+imported; what they map is another matter (:class:`stlora_kernels.baselines.Baseline`).
 """
 
 import importlib
