@@ -2,6 +2,7 @@
 
 from stlora_kernels.baselines.base import Baseline
 from stlora_kernels.baselines.ha import HistoricalAverage
+from stlora_kernels.baselines.svr import SVR
 from stlora_kernels.baselines.var import VAR
 
-__all__ = ["VAR", "Baseline", "HistoricalAverage"]
+__all__ = ["SVR", "VAR", "Baseline", "HistoricalAverage"]
