@@ -2,6 +2,9 @@
 
 A backbone is an ``nn.Module`` built with ``(num_nodes, in_features, out_features, window, horizon, adjacency,
 steps_per_day, **its own)``. It maps ``x [B, T, N, F]`` to ``[B, H, N, out]``, standardised on both sides.
+
+Baselines that are fitted rather than trained are known and built in the same way, once ``stlora_kernels.baselines`` is
+imported; what they map is another matter (:class:`stlora_kernels.baselines.Baseline`).
 """
 
 import importlib
@@ -34,6 +37,20 @@ def backbone_names() -> tuple[str, ...]:
     return tuple(sorted(_BACKBONES))
 
 
+def backbone_class(name: str) -> Any:
+    """What ``build_backbone`` calls.
+
+    Raises:
+        InputError: if there is no such backbone (the message lists what there is).
+    """
+    if ":" in name:
+        return _imported(name)
+    if name.lower() in _BACKBONES:
+        return _BACKBONES[name.lower()]
+    known = ", ".join(backbone_names())
+    raise InputError(f"backbone: got {name!r}, expected one of {known}, or 'package.module:Class' of your own")
+
+
 def build_backbone(name: str, **arguments: Any) -> nn.Module:
     """Build a backbone.
 
@@ -42,16 +59,9 @@ def build_backbone(name: str, **arguments: Any) -> nn.Module:
         arguments: handed to its constructor: the shared arguments above and its own.
 
     Raises:
-        InputError: if there is no such backbone (the message lists what there is), or what was imported cannot be
-            called with these arguments or makes no module.
+        InputError: if there is no such backbone, it cannot be called with these arguments, or makes no module.
     """
-    if ":" in name:
-        backbone = _imported(name)
-    elif name.lower() in _BACKBONES:
-        backbone = _BACKBONES[name.lower()]
-    else:
-        known = ", ".join(backbone_names())
-        raise InputError(f"backbone: got {name!r}, expected one of {known}, or 'package.module:Class' of your own")
+    backbone = backbone_class(name)
     _check_call(backbone, name, arguments)
     model = backbone(**arguments)
     if not isinstance(model, nn.Module):

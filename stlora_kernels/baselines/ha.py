@@ -13,6 +13,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from stlora_kernels.baselines.base import carry_forward
+
 
 class HistoricalAverage:
     """The three forecasts for one series, in real units.
@@ -49,10 +51,7 @@ class HistoricalAverage:
 
     def last_value(self, start: Tensor) -> Tensor:
         """``[B]`` -> ``[B, H, N]``: the last value of the window that is not missing."""
-        values = self._inputs(start)  # [B, T, N]
-        position = torch.arange(self.window)[:, None]  # [T, 1]
-        last = torch.where(values.isnan(), 0, position).amax(1, keepdim=True)  # [B, 1, N]
-        return self._constant(values.gather(1, last).squeeze(1))
+        return self._constant(carry_forward(self._inputs(start))[:, -1])
 
     def variants(self) -> dict[str, Callable[[Tensor], Tensor]]:
         """The forecasts by the names they have in tables."""

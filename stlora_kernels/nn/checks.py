@@ -1,5 +1,6 @@
 """What every model of this package asks of its arguments and inputs, each with a one-line error."""
 
+import math
 from numbers import Integral
 
 from torch import Tensor
@@ -25,6 +26,12 @@ def check_probability(name: str, value: float) -> None:
     """Raise InputError unless ``value`` is in [0, 1)."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.0 <= value < 1.0:
         raise InputError(f"{name}: got {value!r}, expected a probability in [0, 1)")
+
+
+def check_positive(name: str, value: float) -> None:
+    """Raise InputError unless ``value`` is a finite number above 0."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.0 < value < math.inf:
+        raise InputError(f"{name}: got {value!r}, expected a number above 0")
 
 
 def check_signal(name: str, x: Tensor, steps: int, num_nodes: int | None, features: int, like: Tensor) -> None:

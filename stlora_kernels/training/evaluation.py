@@ -1,9 +1,11 @@
 """Errors of forecasts over a part of the data, summed up batch by batch; no forecast is kept."""
 
+from collections.abc import Callable, Mapping
+
 import torch
 from torch import Tensor, nn
 
-from stlora_kernels.baselines import HistoricalAverage
+from stlora_kernels.baselines import Baseline, HistoricalAverage
 from stlora_kernels.data import Batch, ForecastData, Windows
 from stlora_kernels.nn.stlora import STLoRA
 from stlora_kernels.training.metrics import ScoreMeter, Scores, valid_mask
@@ -20,8 +22,10 @@ def forecast(model: nn.Module, batch: Batch, data: ForecastData, device: torch.d
 
 @torch.no_grad()
 def evaluate(model: nn.Module, data: ForecastData, part: Windows, batch_size: int, device: torch.device) -> Scores:
-    """The model's errors over all windows of a part; the model is left in eval mode."""
+    """The errors of a model or a fitted baseline over all windows of a part; the model is left in eval mode."""
     model.eval()
+    if isinstance(model, Baseline):
+        return _evaluate_baseline(model, data, part, batch_size, device)
     meter = ScoreMeter(data.horizon, data.null_value, device)
     for batch in part.batches(batch_size):
         prediction, _ = forecast(model, batch, data, device)
@@ -29,20 +33,44 @@ def evaluate(model: nn.Module, data: ForecastData, part: Windows, batch_size: in
     return meter.compute()
 
 
-def evaluate_ha(data: ForecastData, part: Windows, batch_size: int = 64) -> dict[str, Scores]:
-    """The errors of the three HA variants on the very windows and targets of a part, by name.
+def measured_values(data: ForecastData) -> Tensor:
+    """What baselines see: ``[S, N]`` in real units, NaN where missing, be it NaN or the null value."""
+    values = torch.from_numpy(data.data.values[:, :, 0])
+    return values.masked_fill(~valid_mask(values, data.null_value), torch.nan)
 
-    HA's training values are all steps that the training windows read, as inputs or as targets.
-    """
-    values = torch.from_numpy(data.data.values[:, :, 0])  # [S, N]
-    values = values.masked_fill(~valid_mask(values, data.null_value), torch.nan)
+
+def training_steps(data: ForecastData) -> range:
+    """What baselines learn from: all steps that the training windows read, as inputs or as targets."""
+    return range(data.train.start, data.train.stop + data.window + data.horizon - 1)
+
+
+def evaluate_ha(data: ForecastData, part: Windows, batch_size: int = 64) -> dict[str, Scores]:
+    """The errors of the three HA variants on the very windows and targets of a part, by name."""
     step_of_day, day_of_week = torch.from_numpy(data.data.calendar()).unbind(1)
     slot = step_of_day * DAYS_PER_WEEK + day_of_week  # [S]
-    train = range(data.train.start, data.train.stop + data.window + data.horizon - 1)
-    variants = HistoricalAverage(values, slot, train, data.window, data.horizon).variants()
-    meters = {name: ScoreMeter(data.horizon, data.null_value) for name in variants}
+    ha = HistoricalAverage(measured_values(data), slot, training_steps(data), data.window, data.horizon)
+    return _evaluate_each(ha.variants(), data, part, batch_size)
+
+
+def _evaluate_baseline(
+    model: Baseline, data: ForecastData, part: Windows, batch_size: int, device: torch.device
+) -> Scores:
+    values, window = measured_values(data), torch.arange(data.window)
+
+    def from_windows(start: Tensor) -> Tensor:
+        return model(values[start[:, None] + window].to(device)).cpu()
+
+    (scores,) = _evaluate_each({"": from_windows}, data, part, batch_size).values()
+    return scores
+
+
+def _evaluate_each(
+    forecasts: Mapping[str, Callable[[Tensor], Tensor]], data: ForecastData, part: Windows, batch_size: int
+) -> dict[str, Scores]:
+    """By name, the errors of forecasts that map first steps of windows, int64 ``[B]``, to real units ``[B, H, N]``."""
+    meters = {name: ScoreMeter(data.horizon, data.null_value) for name in forecasts}
     for indices in torch.arange(len(part)).split(batch_size):
         target = part.gather(indices).y  # [B, H, N, 1]
-        for name, variant in variants.items():
-            meters[name].update(variant(part.start + indices).unsqueeze(-1), target)
+        for name, ahead in forecasts.items():
+            meters[name].update(ahead(part.start + indices).unsqueeze(-1), target)
     return {name: meter.compute() for name, meter in meters.items()}

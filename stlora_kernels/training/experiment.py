@@ -11,12 +11,15 @@ from typing import Any
 import torch
 from torch import nn
 
+from stlora_kernels.baselines import Baseline
 from stlora_kernels.data import ForecastData, load_dataset
 from stlora_kernels.errors import InputError, require
 from stlora_kernels.training.checkpoint import BEST, load_checkpoint, save_checkpoint, write_text
+from stlora_kernels.training.classical import fit_baseline
 from stlora_kernels.training.config import TrainConfig
 from stlora_kernels.training.evaluation import evaluate, evaluate_ha
 from stlora_kernels.training.interrupt import remembered_interrupts
+from stlora_kernels.training.metrics import Scores
 from stlora_kernels.training.model import build_model, describe_parameters, fill, resolve_device
 from stlora_kernels.training.options import config_from_dict
 from stlora_kernels.training.progress import Progress
@@ -29,7 +32,7 @@ RUN_FILES = (CONFIG, BEST, Path(BEST).with_suffix(".json").name, METRICS)
 
 
 def train(config: TrainConfig, *, overwrite: bool = False, quiet: bool | None = None) -> Report:
-    """Train, test the best epoch, and keep everything in ``config.run_folder``.
+    """Train or fit, test the best epoch, and keep everything in ``config.run_folder``.
 
     Nothing is written before the first epoch is done. Then the folder holds ``config.yaml`` and the best checkpoint
     so far (``best.safetensors``, its JSON beside it), and in the end ``metrics.json``.
@@ -53,18 +56,13 @@ def train(config: TrainConfig, *, overwrite: bool = False, quiet: bool | None = 
     model = build_model(config, data, device)
     progress = Progress(quiet)
     progress.say(_opening(config, data, device))
+    if isinstance(model, Baseline):
+        return _train_baseline(model, data, config, device, folder)
 
     def keep(epoch: Epoch) -> None:
         if trainer.best is None:
             start_folder(folder, config)
-        about = {
-            "config": config.as_dict(),
-            "epoch": epoch.number,
-            "scaler": data.scaler.state_dict(),
-            "nodes": data.num_nodes,
-            "validation": epoch.validation.as_dict(),
-            "versions": versions(),
-        }
+        about = _about(config, data, epoch.validation) | {"epoch": epoch.number}
         save_checkpoint(folder / BEST, model.state_dict(), about)
 
     trainer = Trainer(model, data, config, device, keep, progress)
@@ -76,9 +74,23 @@ def train(config: TrainConfig, *, overwrite: bool = False, quiet: bool | None = 
         raise NonFiniteLossError(f"{error}; {_kept(folder, trainer.best)}") from None
     except KeyboardInterrupt:
         raise KeyboardInterrupt(_kept(folder, trainer.best)) from None
-    metrics = _metrics(config, trainer, report, device)
-    write_text(folder / METRICS, json.dumps(metrics, indent=1, allow_nan=False) + "\n")
+    metrics = _write_metrics(folder, config, report, device, _training(trainer))
     return replace(report, notes=(*_closing(trainer, metrics), f"Run folder: {folder}"))
+
+
+def _train_baseline(
+    model: Baseline, data: ForecastData, config: TrainConfig, device: torch.device, folder: Path
+) -> Report:
+    """What ``train`` does with a model that knows no epochs."""
+    fit = fit_baseline(model, data, config, device)
+    start_folder(folder, config)
+    save_checkpoint(
+        folder / BEST, model.state_dict(), _about(config, data, fit.validation) | {"epoch": 0, "fit": fit.how}
+    )
+    report = measure(model, data, config, device, folder)
+    learned = {"fit": fit.how, "seconds": fit.seconds, "validation": fit.validation.as_dict()}
+    _write_metrics(folder, config, report, device, learned)
+    return replace(report, notes=(fit.line(), f"Run folder: {folder}"))
 
 
 def evaluate_run(run: Path, *, data_dir: Path | None = None, device: str | None = None) -> Report:
@@ -109,13 +121,15 @@ def evaluate_run(run: Path, *, data_dir: Path | None = None, device: str | None 
     # The checkpoint holds the backbone too; the one it may have started from is not needed any more.
     model = build_model(replace(config, backbone_checkpoint=None), data, where)
     report = measure(model, data, config, where, run)
-    return replace(report, notes=(f"Checkpoint: {run}, epoch {about['epoch']}",))
+    learned = about.get("fit", f"epoch {about['epoch']}")
+    return replace(report, notes=(f"Checkpoint: {run}, {learned}",))
 
 
 def measure(model: nn.Module, data: ForecastData, config: TrainConfig, device: torch.device, run: Path) -> Report:
     """Load the run's best checkpoint into ``model`` and measure it and HA on the test part."""
     fill(model, load_checkpoint(run)[0], run)
-    scores = {config.model_name: evaluate(model, data, data.test, config.recipe().batch_size, device)}
+    name = type(model).__name__ if isinstance(model, Baseline) else config.model_name
+    scores = {name: evaluate(model, data, data.test, config.recipe().batch_size, device)}
     return Report(data, scores | evaluate_ha(data, data.test), describe_parameters(model))
 
 
@@ -194,11 +208,19 @@ def _kept(folder: Path, best: Epoch | None) -> str:
     return f"kept {folder / BEST} of epoch {best.number}, validation MAE {best.validation.pooled.mae:.3f}"
 
 
-def _metrics(config: TrainConfig, trainer: Trainer, report: Report, device: torch.device) -> dict[str, Any]:
+def _about(config: TrainConfig, data: ForecastData, validation: Scores) -> dict[str, Any]:
+    return {
+        "config": config.as_dict(),
+        "scaler": data.scaler.state_dict(),
+        "nodes": data.num_nodes,
+        "validation": validation.as_dict(),
+        "versions": versions(),
+    }
+
+
+def _training(trainer: Trainer) -> dict[str, Any]:
     assert trainer.best is not None  # there is a report only after training
     return {
-        "model": config.model_name,
-        **report.as_dict(),
         "best_epoch": trainer.best.number,
         "epochs": [
             {
@@ -211,8 +233,20 @@ def _metrics(config: TrainConfig, trainer: Trainer, report: Report, device: torc
             for epoch in trainer.history
         ],
         "seconds_per_epoch": statistics.median(epoch.seconds for epoch in trainer.history),
+    }
+
+
+def _write_metrics(
+    folder: Path, config: TrainConfig, report: Report, device: torch.device, learned: Mapping[str, Any]
+) -> dict[str, Any]:
+    metrics = {
+        "model": next(iter(report.scores)),
+        **report.as_dict(),
+        **learned,
         "device": str(device),
         "threads": torch.get_num_threads(),
         "config": config.as_dict(),
         "versions": versions(),
     }
+    write_text(folder / METRICS, json.dumps(metrics, indent=1, allow_nan=False) + "\n")
+    return metrics

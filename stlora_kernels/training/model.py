@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from stlora_kernels.backbones import build_backbone
+from stlora_kernels.baselines import Baseline
 from stlora_kernels.data import ForecastData
 from stlora_kernels.errors import InputError
 from stlora_kernels.nn.stlora import STLoRA
@@ -66,11 +67,28 @@ def build_model(config: TrainConfig, data: ForecastData, device: torch.device) -
         steps_per_day=data.data.steps_per_day,
         **own,
     )
+    if isinstance(backbone, Baseline):
+        refuse_adaptation(config)
     if config.backbone_checkpoint is not None:
         load_backbone(backbone, config.backbone_checkpoint, config.backbone)
     if not config.stlora:
         return backbone.to(device)
     return STLoRA(backbone, **shapes, **asdict(config.adapter), frozen=config.frozen, backend=config.backend).to(device)
+
+
+def refuse_adaptation(config: TrainConfig) -> None:
+    """Refuse the options that make no sense with a baseline.
+
+    Raises:
+        InputError: for an adapter or a checkpoint to start from.
+    """
+    given = {"--stlora": config.stlora, "--backbone-checkpoint": config.backbone_checkpoint is not None}
+    for option, is_given in given.items():
+        if is_given:
+            raise InputError(
+                f"{option}: got --backbone {config.backbone}, a baseline that is fitted at once, "
+                "expected a backbone that is trained"
+            )
 
 
 def load_backbone(backbone: nn.Module, path: Path, name: str) -> None:

@@ -72,7 +72,7 @@ def test_evaluate_repeats_the_result_to_the_digit(stlora, tiny, capsys):
 
 
 def test_the_best_epoch_is_tested_and_not_the_last(tiny, monkeypatch):
-    step = experiment.Trainer._step
+    step = experiment.Trainer.step
 
     def spoils_the_weights_after_the_first_epoch(trainer, batch, epoch, position):
         if epoch > 1:
@@ -80,7 +80,7 @@ def test_the_best_epoch_is_tested_and_not_the_last(tiny, monkeypatch):
                 parameter.data.fill_(1.0)
         return step(trainer, batch, epoch, position)
 
-    monkeypatch.setattr(experiment.Trainer, "_step", spoils_the_weights_after_the_first_epoch)
+    monkeypatch.setattr(experiment.Trainer, "step", spoils_the_weights_after_the_first_epoch)
     report = train(tiny)
     one_epoch = train(replace(tiny, epochs=1, output=tiny.output.with_name("one")))
     assert load_checkpoint(tiny.output)[1]["epoch"] == 1

@@ -8,7 +8,7 @@ from stlora_kernels.training.config import SyntheticConfig
 from stlora_kernels.training.experiment import evaluate_run, train
 
 
-@pytest.mark.parametrize("backbone", ["lstm", "stgcn"])
+@pytest.mark.parametrize("backbone", ["lstm", "stgcn", "var", "svr"])
 @pytest.mark.parametrize(
     ("dataset", "nodes", "unit", "label"),
     [
@@ -25,6 +25,7 @@ def test_measured_set_trains_and_is_scored(dataset, nodes, unit, label, backbone
         data_dir=real_data,
         synthetic=SyntheticConfig(),
         backbone=backbone,
+        stlora=backbone not in ("var", "svr"),
         split=(0.96, 0.02, 0.02),
         max_batches=2,
         batch_size=16,
