@@ -58,6 +58,7 @@ def train(config: TrainConfig, *, overwrite: bool = False, quiet: bool | None = 
     progress.say(_opening(config, data, device))
     if isinstance(model, Baseline):
         return _train_baseline(model, data, config, device, folder)
+    progress.say(str(config.recipe()))
 
     def keep(epoch: Epoch) -> None:
         if trainer.best is None:

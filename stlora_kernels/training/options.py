@@ -43,9 +43,11 @@ def parse_train(argv: Sequence[str]) -> tuple[TrainConfig, bool, bool]:
 
     prog = "python -m stlora_kernels.train"
     argv = argv or DEMO.split()
-    options = parse(Options, argv, prog=prog, description=TRAIN_HELP)
+    # Without None, which YAML spells null: an option that is left open is one that is not written.
+    how: dict[str, Any] = {"prog": prog, "config": (tyro.conf.DisallowNone,)}
+    options = parse(Options, argv, description=TRAIN_HELP, **how)
     if options.config is not None:
-        options = parse(Options, argv, prog=prog, default=Options(run=load_yaml(options.config)))
+        options = parse(Options, argv, default=Options(run=load_yaml(options.config)), **how)
     options.run.validate()
     return options.run, options.overwrite, options.quiet
 

@@ -62,6 +62,20 @@ class Recipe:
     curriculum: int
     backbone_args: tuple[str, ...] = ()
 
+    def __str__(self) -> str:
+        """In words, for the reader of a log."""
+        parts = [f"{self.optimizer} {self.learning_rate:g}", f"weight decay {self.weight_decay:g}"]
+        if self.milestones:
+            parts.append(f"x {self.gamma:g} after epochs {', '.join(map(str, self.milestones))}")
+        elif self.step_size:
+            parts.append(f"x {self.gamma:g} every {self.step_size} epochs")
+        parts += [self.loss, f"batches of {self.batch_size}"]
+        if self.clip:
+            parts.append(f"gradients of at most {self.clip:g}")
+        if self.curriculum:
+            parts.append(f"after {self.warmup} epochs one more step of the horizon every {self.curriculum}")
+        return "; ".join([*parts, f"at most {self.epochs} epochs, patience {self.patience}", *self.backbone_args])
+
 
 def published(backbone: str, dataset: str) -> Recipe:
     """The table's recipe for two names in any case."""

@@ -10,7 +10,7 @@ from stlora_kernels.baselines import trained_names
 from stlora_kernels.data.registry import DATASETS
 from stlora_kernels.errors import InputError
 from stlora_kernels.training.config import TrainConfig, arguments_of
-from stlora_kernels.training.experiment import load_data
+from stlora_kernels.training.experiment import load_data, train
 from stlora_kernels.training.model import build_model
 from stlora_kernels.training.published import Recipe, published
 
@@ -47,6 +47,16 @@ def test_every_backbone_has_a_row_of_its_own():
 def test_the_table_says_what_was_published(backbone, dataset, expected):
     recipe = vars(published(backbone, dataset))
     assert {name: recipe[name] for name in expected} == expected
+
+
+def test_a_log_says_how_a_model_is_trained(tiny, capsys):
+    assert str(published("d2stgnn", "PEMS08")) == (
+        "adam 0.002; weight decay 1e-05; x 0.5 after epochs 1, 30, 38, 46, 54, 200; mae; batches of 16; gradients of at "
+        "most 5; after 30 epochs one more step of the horizon every 3; at most 300 epochs, patience 100"
+    )
+    assert "x 0.95 every 10 epochs" in str(published("stgcn", "PEMS08"))
+    train(replace(tiny, epochs=1, max_batches=1))
+    assert f"\n{tiny.recipe()}".replace("at most 2 epochs", "at most 1 epochs") in capsys.readouterr().err
 
 
 def test_options_are_those_of_the_recipe_and_overrule_it():
