@@ -45,7 +45,7 @@ def test_train_and_evaluate_print_the_same_table(tiny_options, tmp_path):
     trained = command("train", "--stlora", *tiny_options)
     assert trained.returncode == 0, trained.stderr
     assert "lstm + ST-LoRA" in trained.stdout
-    assert [line.split()[0] for line in trained.stderr.splitlines()] == ["lstm", "epoch", "epoch"]
+    assert [line.split()[0] for line in trained.stderr.splitlines()] == ["lstm", "adam", "epoch", "epoch"]
     evaluated = command("evaluate", "--run", tmp_path / "run")
     assert evaluated.returncode == 0, evaluated.stderr
     assert evaluated.stderr == ""

@@ -51,8 +51,8 @@ def test_the_table_says_what_was_published(backbone, dataset, expected):
 
 def test_a_log_says_how_a_model_is_trained(tiny, capsys):
     assert str(published("d2stgnn", "PEMS08")) == (
-        "adam 0.002; weight decay 1e-05; x 0.5 after epochs 1, 30, 38, 46, 54, 200; mae; batches of 16; gradients of at "
-        "most 5; after 30 epochs one more step of the horizon every 3; at most 300 epochs, patience 100"
+        "adam 0.002; weight decay 1e-05; x 0.5 after epochs 1, 30, 38, 46, 54, 200; mae; batches of 16; "
+        "gradients of at most 5; after 30 epochs one more step of the horizon every 3; at most 300 epochs, patience 100"
     )
     assert "x 0.95 every 10 epochs" in str(published("stgcn", "PEMS08"))
     train(replace(tiny, epochs=1, max_batches=1))
