@@ -252,7 +252,7 @@ def test_ctrl_c_in_the_middle_of_training_keeps_the_best_epoch(tmp_path, tiny_op
         text=True,
         env=ENVIRONMENT,
     )
-    lines = [process.stderr.readline() for _ in range(3)]  # what is trained, and two epochs
+    lines = [process.stderr.readline() for _ in range(3)]  # what is trained, how, and one epoch
     assert lines[-1].startswith("epoch")
     time.sleep(0.1)
     process.send_signal(signal.SIGINT)
