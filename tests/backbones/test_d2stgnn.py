@@ -425,24 +425,6 @@ def seen_indices(model, x):
     return torch.stack(seen, dim=-1)  # [B, T, N, 2]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize("steps_per_day", [96, 288, 1440])
-def test_every_time_finds_its_index(steps_per_day, dtype):
-    model = make(num_nodes=1, steps_per_day=steps_per_day, layers=1).to(dtype)
-    step = torch.arange(7 * steps_per_day)
-    index = torch.stack([step % steps_per_day, step // steps_per_day], dim=-1)  # [7*spd, 2]
-    x = torch.zeros(len(step) // 12, 12, 1, 3, dtype=torch.float32)
-    x[..., 1:] = (index / torch.tensor([steps_per_day, 7])).view(-1, 12, 1, 2)
-    assert torch.equal(seen_indices(model, x.to(dtype)).view(-1, 2), index)
-
-
-def test_no_fraction_leaves_the_embedding():
-    model = make().bfloat16()
-    x = signal().bfloat16()
-    x[..., 1:] = 1.0 - 2**-8  # the last steps of the day become 1 when they are multiplied in bfloat16
-    assert model(x).isfinite().all()
-
-
 def test_permuting_the_nodes_with_graph_and_embeddings_permutes_the_forecast():
     A, order = random_graph(), torch.randperm(N)
     model, permuted = make(A).eval(), make(A[order][:, order]).eval()
@@ -478,10 +460,11 @@ def test_every_trained_parameter_has_a_part_in_the_first_step():
     assert all((p.grad is not None) == p.requires_grad for p in model.parameters())
 
 
-@pytest.mark.parametrize("value", [0.0, 1.0], ids=["zeros", "ones"])
+@pytest.mark.parametrize("value", [0.0, 1e4], ids=["zeros", "large"])
 def test_a_constant_window_gives_finite_gradients(value):
-    model = make(layers=2)
-    model(torch.full((2, T, N, 3), value)).sum().backward()
+    model, x = make(layers=2), signal()
+    x[..., 0] = value
+    model(x).sum().backward()
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
 
 
