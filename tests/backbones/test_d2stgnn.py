@@ -344,9 +344,7 @@ def test_decoupled_layer_equals_a_numpy_implementation():
 @graphs
 def test_transitions_equal_a_numpy_implementation(graph):
     A = GRAPHS[graph]()
-    np.testing.assert_allclose(
-        transitions(A).numpy(), numpy_transitions(A), atol=1e-7 if A.dtype == torch.float32 else 1e-12
-    )
+    np.testing.assert_allclose(transitions(A).numpy(), numpy_transitions(A), atol=1e-12)
 
 
 @graphs

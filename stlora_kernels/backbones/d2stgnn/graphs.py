@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from stlora_kernels.errors import InputError
+from stlora_kernels.backbones.graph import transition
 
 # What two nodes without an edge have of their attention: little, but more than nothing, so that every row has a sum.
 NO_EDGE = 1e-7
@@ -22,19 +22,12 @@ def transitions(adjacency: Tensor) -> Tensor:
         adjacency: ``[N, N]``, weights of at least 0, directed or not, with or without self-loops.
 
     Returns:
-        ``[2, N, N]`` in torch's default dtype.
+        ``[2, N, N]`` in torch's default dtype, computed in float64.
 
     Raises:
         InputError: for another shape, negative or non-finite weights.
     """
-    A = torch.as_tensor(adjacency, dtype=torch.get_default_dtype())
-    if A.dim() != 2 or A.shape[0] != A.shape[1]:
-        raise InputError(f"adjacency: got shape {list(A.shape)}, expected [N, N]")
-    if not torch.isfinite(A).all() or (A < 0).any():
-        raise InputError("adjacency: got negative or non-finite weights, expected finite weights of at least 0")
-    both = torch.stack([A.T, A])  # [2, N, N]
-    degree = both.sum(dim=1, keepdim=True)  # [2, 1, N], of the node that is heard
-    return both / torch.where(degree > 0, degree, torch.inf)
+    return torch.stack([transition(adjacency).T, transition(adjacency.T).T])
 
 
 def powers(P: Tensor, order: int) -> list[Tensor]:
