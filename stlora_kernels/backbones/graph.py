@@ -30,6 +30,20 @@ def graph_weights(adjacency: Tensor) -> Tensor:
     return A
 
 
+def required_graph(model: str, adjacency: Tensor | None, num_nodes: int) -> Tensor:
+    """``adjacency``, which ``model`` cannot do without.
+
+    Raises:
+        InputError: if there is none, or it is not ``[num_nodes, num_nodes]``.
+    """
+    expected = f"[{num_nodes}, {num_nodes}]"
+    if adjacency is None:
+        raise InputError(f"adjacency: got None, expected the graph {expected} that {model} reads")
+    if tuple(adjacency.shape) != (num_nodes, num_nodes):
+        raise InputError(f"adjacency: got shape {list(adjacency.shape)}, expected {expected}")
+    return adjacency
+
+
 def transition(adjacency: Tensor) -> Tensor:
     r"""The transition matrix of a random walk along the edges.
 

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stlora_kernels.backbones.registry import register
-from stlora_kernels.backbones.times import DAYS_PER_WEEK, calendar_indices
+from stlora_kernels.backbones.times import DAYS_PER_WEEK, calendar_indices, required_steps_per_day
 from stlora_kernels.errors import InputError
 from stlora_kernels.nn.checks import check_probability, check_signal, check_sizes
 
@@ -124,9 +124,7 @@ class STAEformer(nn.Module):
         check_probability("dropout", dropout)
         if in_features < 3:
             raise InputError(f"in_features: got {in_features}, expected at least 3: value, time of day, day of week")
-        if steps_per_day is None:
-            raise InputError("steps_per_day: got None, expected how many steps of a day staeformer is to embed")
-        check_sizes(steps_per_day=steps_per_day)
+        steps_per_day = required_steps_per_day("staeformer", steps_per_day)
         width = input_embedding + time_embedding + day_embedding + adaptive_embedding
         if width % heads:
             raise InputError(f"heads: got {heads}, expected a divisor of {width}, the sum of the embeddings")

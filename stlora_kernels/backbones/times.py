@@ -4,8 +4,21 @@ import torch
 from torch import Tensor
 
 from stlora_kernels.errors import InputError
+from stlora_kernels.nn.checks import check_sizes
 
 DAYS_PER_WEEK = 7
+
+
+def required_steps_per_day(model: str, steps_per_day: int | None) -> int:
+    """``steps_per_day``, each of which ``model`` embeds.
+
+    Raises:
+        InputError: if it is not given, or no positive integer.
+    """
+    if steps_per_day is None:
+        raise InputError(f"steps_per_day: got None, expected how many steps of a day {model} is to embed")
+    check_sizes(steps_per_day=steps_per_day)
+    return steps_per_day
 
 
 def step_index(fraction: Tensor, steps: int, name: str) -> Tensor:

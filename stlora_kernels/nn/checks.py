@@ -15,6 +15,13 @@ def check_sizes(**sizes: int) -> None:
             raise InputError(f"{name}: got {size!r}, expected an integer of at least 1")
 
 
+def check_input_features(input_features: int, in_features: int) -> None:
+    """Raise InputError unless a model can read the first ``input_features`` of ``in_features``."""
+    check_sizes(input_features=input_features)
+    if input_features > in_features:
+        raise InputError(f"input_features: got {input_features}, expected at most in_features = {in_features}")
+
+
 def check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
     """Raise InputError unless ``value`` is one of ``choices``."""
     if value not in choices:

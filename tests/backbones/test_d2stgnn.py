@@ -588,7 +588,7 @@ def test_a_graph_that_no_machine_holds_is_refused_before_anything_is_computed():
         ({"adjacency": torch.full((N, N), torch.nan)}, r"adjacency: got negative or non-finite weights"),
         ({"window": 10}, r"window: got 10 steps, expected at least 11 for d2stgnn with layers=5, k_t=3"),
         ({"in_features": 1}, r"in_features: got 1, expected 3 for d2stgnn: value, time of day, day of the week"),
-        ({"steps_per_day": None}, r"steps_per_day: got None, expected how many times of day"),
+        ({"steps_per_day": None}, r"steps_per_day: got None, expected how many steps of a day d2stgnn is to embed"),
         ({"steps_per_day": 0}, r"steps_per_day: got 0, expected an integer of at least 1"),
         ({"heads": 3}, r"heads: got 3, expected a divisor of hidden = 8"),
         ({"horizon": 0}, r"horizon: got 0, expected an integer of at least 1"),

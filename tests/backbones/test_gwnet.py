@@ -410,7 +410,10 @@ def test_a_learnt_graph_is_held_against_the_memory_of_where_it_goes(monkeypatch)
         ({"adjacency": torch.ones(N, N - 1)}, r"adjacency: got shape \[6, 5\], expected \[6, 6\]"),
         ({"adjacency": -torch.ones(N, N)}, r"adjacency: got negative or non-finite weights"),
         ({"adjacency": torch.full((N, N), torch.nan)}, r"adjacency: got negative or non-finite weights"),
-        ({"adjacency": None, "adaptive": False}, r"adjacency: got None, expected a graph for gwnet with adaptive=Fal"),
+        (
+            {"adjacency": None, "adaptive": False},
+            r"adjacency: got None, expected the graph .* that gwnet with adaptive",
+        ),
         ({"window": 14}, r"window: got 14 steps, expected at most 13 for gwnet with blocks=4, layers=2, kernel_size=2"),
         ({"window": 2, "blocks": 1, "layers": 1}, r"layers: got 1 layer in 1 block, expected at least 2 in all"),
         ({"input_features": 4}, r"input_features: got 4, expected at most in_features = 3"),

@@ -11,9 +11,9 @@ from stlora_kernels.backbones.d2stgnn.blocks import (
     Positions,
 )
 from stlora_kernels.backbones.d2stgnn.graphs import DynamicGraph, powers, transitions
-from stlora_kernels.backbones.graph import check_memory
+from stlora_kernels.backbones.graph import check_memory, required_graph
 from stlora_kernels.backbones.registry import register
-from stlora_kernels.backbones.times import DAYS_PER_WEEK, calendar_indices
+from stlora_kernels.backbones.times import DAYS_PER_WEEK, calendar_indices, required_steps_per_day
 from stlora_kernels.errors import InputError
 from stlora_kernels.nn.checks import check_probability, check_signal, check_sizes
 
@@ -101,19 +101,14 @@ class D2STGNN(nn.Module):
             )
         if hidden % heads:
             raise InputError(f"heads: got {heads}, expected a divisor of hidden = {hidden}")
-        if adjacency is None:
-            raise InputError("adjacency: got None, expected the graph that d2stgnn diffuses over")
-        if tuple(adjacency.shape) != (num_nodes, num_nodes):
-            raise InputError(f"adjacency: got shape {list(adjacency.shape)}, expected [{num_nodes}, {num_nodes}]")
-        if steps_per_day is None:
-            raise InputError("steps_per_day: got None, expected how many times of day d2stgnn embeds")
-        check_sizes(steps_per_day=steps_per_day)
+        graph = required_graph("d2stgnn", adjacency, num_nodes)
+        steps_per_day = required_steps_per_day("d2stgnn", steps_per_day)
         self.window, self.horizon, self.num_nodes = window, horizon, num_nodes
         self.gap, self.k_s, self.steps_per_day = gap, k_s, steps_per_day
         self.check_graphs(1, torch.get_default_dtype(), torch.device("cpu"))
 
         # Not in the state_dict: the graph comes with the data.
-        self.register_buffer("transitions", transitions(adjacency), persistent=False)
+        self.register_buffer("transitions", transitions(graph), persistent=False)
         self.embed = nn.Linear(1, hidden)
         self.time_of_day = nn.Embedding(steps_per_day, time_embedding)  # T_D
         self.day_of_week = nn.Embedding(DAYS_PER_WEEK, time_embedding)  # T_W
