@@ -7,6 +7,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from backbone_cases import N, signal
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
@@ -14,16 +15,8 @@ from stlora_kernels.backbones import AGCRN
 from stlora_kernels.backbones.agcrn import AGCRNLayer, WeightsPool, adaptive_graph, graph_conv
 from stlora_kernels.errors import InputError
 
-N, F, T, H = 6, 3, 12, 12
+F, T, H = 3, 12, 12
 SMALL = {"embedding": 4, "hidden": 5}
-
-
-@pytest.fixture(autouse=True)
-def in_double_precision():
-    torch.set_default_dtype(torch.float64)
-    torch.manual_seed(0)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 def lively(module):
@@ -35,10 +28,6 @@ def lively(module):
 
 def make(*, num_nodes=N, window=T, horizon=H, in_features=F, out_features=1, **own):
     return lively(AGCRN(num_nodes, in_features, out_features, window, horizon, **own))
-
-
-def signal(batch=2, window=T, num_nodes=N):
-    return torch.randn(batch, window, num_nodes, F)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from backbone_cases import GRAPHS as GIVEN
+from backbone_cases import N, random_graph, signal, with_random_norms
 
 from stlora_kernels.backbones import GraphWaveNet
 from stlora_kernels.backbones.graph import GraphProduct, transition
@@ -14,64 +15,16 @@ from stlora_kernels.backbones.gwnet import AdaptiveAdjacency, DiffusionConv, Gat
 from stlora_kernels.data import load_dataset
 from stlora_kernels.errors import InputError
 
-N, F, T, H = 6, 3, 12, 12
+F, T, H = 3, 12, 12
 SLIM = {"residual_channels": 3, "dilation_channels": 4, "skip_channels": 5, "end_channels": 6, "embedding": 2}
 
 
-@pytest.fixture(autouse=True)
-def in_double_precision():
-    torch.set_default_dtype(torch.float64)
-    torch.manual_seed(0)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
-def random_graph(num_nodes=N, density=0.4):
-    """Directed, weighted, without self-loops."""
-    weights = torch.rand(num_nodes, num_nodes)
-    return weights * (torch.rand(num_nodes, num_nodes) < density) * (1 - torch.eye(num_nodes))
-
-
-def undirected_binary():
-    A = (random_graph() > 0).double()
-    return torch.maximum(A, A.T)
-
-
-def with_isolated_node():
-    A = random_graph()
-    A[2], A[:, 2] = 0, 0
-    return A
-
-
-GRAPHS = {
-    "directed-weighted": random_graph,
-    "undirected-binary": undirected_binary,
-    "isolated-node": with_isolated_node,
-    "no-edges": lambda: torch.zeros(N, N),
-    "self-loops": lambda: random_graph() + torch.eye(N),
-    "float32": lambda: random_graph().float(),
-    "learnt-only": lambda: None,
-}
+GRAPHS = {**GIVEN, "learnt-only": lambda: None}
 graphs = pytest.mark.parametrize("graph", GRAPHS)
 
 
 def make(adjacency, *, num_nodes=N, window=T, horizon=H, in_features=F, out_features=1, **own):
     return GraphWaveNet(num_nodes, in_features, out_features, window, horizon, adjacency, 288, **own)
-
-
-def signal(batch=2, window=T, num_nodes=N):
-    return torch.randn(batch, window, num_nodes, F)
-
-
-def with_history(model):
-    """BatchNorm as after training: no two channels alike."""
-    for norm in model.modules():
-        if isinstance(norm, nn.BatchNorm2d):
-            nn.init.normal_(norm.weight)
-            nn.init.normal_(norm.bias)
-            norm.running_mean.normal_()
-            norm.running_var.uniform_(0.5, 2.0)
-    return model
 
 
 def array(tensor):
@@ -166,7 +119,7 @@ def numpy_forecast(model, x, A):
 @pytest.mark.parametrize("mode", ["training", "evaluation"])
 def test_forecast_equals_a_numpy_implementation(graph, mode):
     A, x = GRAPHS[graph](), signal()
-    model = with_history(make(A, dropout=0.0)).train(mode == "training")
+    model = with_random_norms(make(A, dropout=0.0)).train(mode == "training")
     np.testing.assert_allclose(array(model(x)), numpy_forecast(model, x, A), atol=1e-8)
 
 
@@ -183,7 +136,7 @@ def test_forecast_equals_a_numpy_implementation(graph, mode):
 )
 def test_forecast_equals_a_numpy_implementation_with_other_sizes(own):
     A, x = random_graph(), signal(window=9)
-    model = with_history(make(A, window=9, horizon=3, out_features=2, dropout=0.0, **own))
+    model = with_random_norms(make(A, window=9, horizon=3, out_features=2, dropout=0.0, **own))
     np.testing.assert_allclose(array(model(x)), numpy_forecast(model, x, A), atol=1e-8)
 
 
@@ -228,7 +181,7 @@ def test_learnt_graph_equals_a_numpy_implementation():
 
 
 def test_features_of_a_step_do_not_depend_on_later_steps():
-    model = with_history(make(random_graph())).eval()
+    model = with_random_norms(make(random_graph())).eval()
     products = [*model.graphs, lambda h: (model.adaptive() @ h.flatten(1)).view_as(h)]
 
     def features(x):  # of every layer, [N, T', B, 32]
@@ -252,7 +205,7 @@ def test_features_of_a_step_do_not_depend_on_later_steps():
 
 @pytest.mark.parametrize("window", [1, 12, 13], ids="T{}".format)
 def test_every_step_of_the_window_reaches_every_step_of_the_forecast(window):
-    model = with_history(make(random_graph(), window=window, horizon=3)).eval()
+    model = with_random_norms(make(random_graph(), window=window, horizon=3)).eval()
     x = signal(window=window).requires_grad_()
     for step in range(3):
         (gradient,) = torch.autograd.grad(model(x)[:, step].sum(), x)
@@ -273,7 +226,7 @@ def test_values_go_along_the_edges_as_far_as_the_order():
 
 def test_permuting_the_nodes_with_graph_and_embeddings_permutes_the_forecast():
     A, order = random_graph(), torch.randperm(N)
-    model, permuted = with_history(make(A)).eval(), make(A[order][:, order]).eval()
+    model, permuted = with_random_norms(make(A)).eval(), make(A[order][:, order]).eval()
     state = model.state_dict()
     permuted.load_state_dict({name: p[order] if "adaptive" in name else p for name, p in state.items()})
     x = signal()
@@ -311,7 +264,7 @@ def test_one_node_and_a_batch_of_one_can_be_trained():
 
 def test_a_large_sparse_graph_gives_the_forecast_of_the_dense_one(monkeypatch):
     A, x = random_graph(120, 0.03), signal(num_nodes=120)
-    model = with_history(make(A, num_nodes=120)).eval()
+    model = with_random_norms(make(A, num_nodes=120)).eval()
     assert all(product.sparse for product in model.graphs)
     monkeypatch.setattr("stlora_kernels.backbones.graph.SPARSE_DENSITY", 0.0)
     dense = make(A, num_nodes=120).eval()
@@ -334,7 +287,7 @@ def test_forecasts_on_a_measured_road_graph(name, real_data):
 
 def test_gradcheck():
     sizes = {"residual_channels": 2, "dilation_channels": 2, "skip_channels": 2, "end_channels": 2, "embedding": 2}
-    model = with_history(make(random_graph(3, 0.8), num_nodes=3, window=4, horizon=1, blocks=2, **sizes)).eval()
+    model = with_random_norms(make(random_graph(3, 0.8), num_nodes=3, window=4, horizon=1, blocks=2, **sizes)).eval()
     x = signal(1, 4, 3).requires_grad_()
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
 
@@ -369,7 +322,7 @@ def test_dropout_acts_while_training_only():
 
 def test_state_dict_copy_and_pickle_round_trip():
     A, x = random_graph(), signal()
-    model, other = with_history(make(A)).eval(), make(A).eval()
+    model, other = with_random_norms(make(A)).eval(), make(A).eval()
     assert not torch.equal(other(x), model(x))
     other.load_state_dict(model.state_dict())
     for clone in (other, copy.deepcopy(model), pickle.loads(pickle.dumps(model))):

@@ -7,7 +7,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from backbone_cases import N, moments, signal, with_random_norms
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from stlora_kernels.backbones import STAEformer
@@ -15,7 +15,7 @@ from stlora_kernels.backbones.staeformer import SelfAttention, TransformerLayer
 from stlora_kernels.data import ForecastData, load_dataset
 from stlora_kernels.errors import InputError
 
-N, F, T, H, STEPS = 5, 3, 6, 4, 288
+F, T, H, STEPS = 3, 12, 4, 288
 SMALL = {
     "input_embedding": 3,
     "time_embedding": 2,
@@ -27,43 +27,12 @@ SMALL = {
 }
 
 
-@pytest.fixture(autouse=True)
-def in_double_precision():
-    torch.set_default_dtype(torch.float64)
-    torch.manual_seed(0)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
 def make(
     adjacency=None, *, num_nodes=N, in_features=F, out_features=1, window=T, horizon=H, steps_per_day=STEPS, **own
 ):
     return STAEformer(
         num_nodes, in_features, out_features, window, horizon, adjacency, steps_per_day, **{**SMALL, **own}
     )
-
-
-def moments(batch=2, window=T, num_nodes=N, steps_per_day=STEPS):
-    """Step of the day and day of the week, each ``[B, T, N]``, of windows that start at random moments of a week."""
-    first = torch.randint(7 * steps_per_day, (batch, 1, 1))
-    moment = (first + torch.arange(window)[:, None]).expand(-1, -1, num_nodes)
-    return moment % steps_per_day, moment // steps_per_day % 7
-
-
-def signal(batch=2, window=T, num_nodes=N, steps_per_day=STEPS, in_features=F, at=None):
-    x = torch.randn(batch, window, num_nodes, in_features)
-    step, day = at or moments(batch, window, num_nodes, steps_per_day)
-    x[..., 1], x[..., 2] = step / steps_per_day, day / 7
-    return x
-
-
-def randomise_norms(model):
-    """LayerNorm starts as the identity: what is wrong about its weights would not be seen."""
-    for module in model.modules():
-        if isinstance(module, nn.LayerNorm):
-            nn.init.normal_(module.weight)
-            nn.init.normal_(module.bias)
-    return model
 
 
 @pytest.mark.parametrize(
@@ -132,17 +101,17 @@ def test_attention_equals_a_numpy_implementation(width, heads):
 
 @pytest.mark.parametrize(("in_features", "out_features"), [(3, 1), (5, 2)], ids=["value-and-time", "more"])
 def test_forecast_equals_a_numpy_implementation(in_features, out_features):
-    model = randomise_norms(make(in_features=in_features, out_features=out_features)).eval()
-    step, day = moments()
+    model = with_random_norms(make(in_features=in_features, out_features=out_features)).eval()
+    step, day = moments()  # [B, T] each
     x = signal(in_features=in_features, at=(step, day))
     p = numpy_parameters(model)
 
     features = x.numpy().copy()
-    features[..., 2] = day
+    features[..., 2] = day[..., None]
     embedded = features @ p["embed_input.weight"].T + p["embed_input.bias"]
     Z = np.zeros((2, T, N, 12))
     for b, t, n in np.ndindex(2, T, N):
-        time, weekday = p["embed_time.weight"][step[b, t, n]], p["embed_day.weight"][day[b, t, n]]
+        time, weekday = p["embed_time.weight"][step[b, t]], p["embed_day.weight"][day[b, t]]
         Z[b, t, n] = np.concatenate([embedded[b, t, n], time, weekday, p["adaptive"][t, n]])
     np.testing.assert_allclose(model.embed(x).detach().numpy(), Z, atol=1e-10)
     for layer in range(2):
@@ -210,7 +179,7 @@ def test_windows_of_a_batch_are_independent():
 
 def test_permuting_the_nodes_with_their_embeddings_permutes_the_forecast():
     order = torch.randperm(N)
-    model = randomise_norms(make()).eval()
+    model = with_random_norms(make()).eval()
     permuted = copy.deepcopy(model)
     with torch.no_grad():
         permuted.adaptive.copy_(model.adaptive[:, order])
@@ -296,7 +265,7 @@ def test_no_weights_between_all_pairs_of_nodes_are_kept():
 
 def test_gradcheck():
     model = make(num_nodes=2, window=3, horizon=1, steps_per_day=2, layers=1, dropout=0.0)
-    x = signal(1, 3, 2, 2).requires_grad_()
+    x = signal(1, 3, 2, steps_per_day=2).requires_grad_()
     names = [name for name, _ in model.named_parameters()]
 
     def run(x, *parameters):
@@ -351,8 +320,8 @@ def test_wrong_arguments_are_named(options, message):
 @pytest.mark.parametrize(
     ("x", "message"),
     [
-        (torch.zeros(2, T, N + 1, F), r"x: got shape \[2, 6, 6, 3\], expected \[B, 6, 5, 3\]"),
-        (torch.zeros(2, T, N, F - 1), r"x: got shape \[2, 6, 5, 2\], expected \[B, 6, 5, 3\]"),
+        (torch.zeros(2, T, N + 1, F), r"x: got shape \[2, 12, 7, 3\], expected \[B, 12, 6, 3\]"),
+        (torch.zeros(2, T, N, F - 1), r"x: got shape \[2, 12, 6, 2\], expected \[B, 12, 6, 3\]"),
         (torch.zeros(2, T, N, F, dtype=torch.float32), r"x: got dtype torch.float32, expected torch.float64"),
     ],
     ids=["nodes", "features", "dtype"],

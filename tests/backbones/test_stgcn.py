@@ -6,6 +6,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from backbone_cases import GRAPHS, N, graphs, random_graph, signal
 from torch import nn
 
 from stlora_kernels.backbones import STGCN
@@ -13,54 +14,13 @@ from stlora_kernels.backbones.stgcn import Align, ChebGraphConv, TemporalConv, s
 from stlora_kernels.data import load_dataset
 from stlora_kernels.errors import InputError
 
-N, F, T, H = 6, 3, 12, 12
-
-
-@pytest.fixture(autouse=True)
-def in_double_precision():
-    torch.set_default_dtype(torch.float64)
-    torch.manual_seed(0)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
-def random_graph(num_nodes=N, density=0.4):
-    """Directed, weighted, without self-loops."""
-    weights = torch.rand(num_nodes, num_nodes)
-    return weights * (torch.rand(num_nodes, num_nodes) < density) * (1 - torch.eye(num_nodes))
-
-
-def undirected_binary():
-    A = (random_graph() > 0).double()
-    return torch.maximum(A, A.T)
-
-
-def with_isolated_node():
-    A = random_graph()
-    A[2], A[:, 2] = 0, 0
-    return A
-
-
-GRAPHS = {
-    "directed-weighted": random_graph,
-    "undirected-binary": undirected_binary,
-    "isolated-node": with_isolated_node,
-    "no-edges": lambda: torch.zeros(N, N),
-    "self-loops": lambda: random_graph() + torch.eye(N),
-    "self-loops-only": lambda: torch.eye(N),
-    "float32": lambda: random_graph().float(),
-}
-graphs = pytest.mark.parametrize("graph", GRAPHS)
+F, T, H = 3, 12, 12
 
 
 def make(adjacency=None, *, num_nodes=N, window=T, horizon=H, in_features=F, out_features=1, **own):
     if adjacency is None:
         adjacency = random_graph(num_nodes)
     return STGCN(num_nodes, in_features, out_features, window, horizon, adjacency, 288, **own)
-
-
-def signal(batch=2, window=T, num_nodes=N):
-    return torch.randn(batch, window, num_nodes, F)
 
 
 @pytest.mark.parametrize(
