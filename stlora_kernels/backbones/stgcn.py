@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from stlora_kernels.backbones.graph import graph_weights, required_graph
 from stlora_kernels.backbones.registry import register
 from stlora_kernels.errors import InputError
-from stlora_kernels.nn.checks import check_input_features, check_probability, check_signal, check_sizes
+from stlora_kernels.nn.checks import check_input_features, check_probability, check_signal, check_sizes, check_widths
 
 
 def scaled_laplacian(adjacency: Tensor) -> Tensor:
@@ -176,6 +176,8 @@ class STGCN(nn.Module):
         check_sizes(num_nodes=num_nodes, in_features=in_features, out_features=out_features)
         check_sizes(window=window, horizon=horizon, Kt=Kt, Ks=Ks)
         check_input_features(input_features, in_features)
+        check_widths("channels", channels, 3)
+        check_widths("head", head, 2)
         check_probability("dropout", dropout)
         steps_left = window - 4 * (Kt - 1)
         if steps_left < 1:

@@ -1,5 +1,6 @@
 """What every model of this package asks of its arguments and inputs, each with a one-line error."""
 
+from collections.abc import Sequence
 from numbers import Integral
 
 from torch import Tensor
@@ -13,6 +14,13 @@ def check_sizes(**sizes: int) -> None:
     for name, size in sizes.items():
         if isinstance(size, bool) or not isinstance(size, Integral) or size < 1:
             raise InputError(f"{name}: got {size!r}, expected an integer of at least 1")
+
+
+def check_widths(name: str, widths: Sequence[int], count: int) -> None:
+    """Raise InputError unless ``widths`` are ``count`` positive integers."""
+    if not isinstance(widths, Sequence) or len(widths) != count:
+        raise InputError(f"{name}: got {widths!r}, expected {count} integers of at least 1")
+    check_sizes(**{f"{name}[{i}]": width for i, width in enumerate(widths)})
 
 
 def check_input_features(input_features: int, in_features: int) -> None:

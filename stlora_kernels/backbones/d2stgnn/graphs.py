@@ -3,6 +3,7 @@
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stlora_kernels.backbones.graph import transition
@@ -40,6 +41,15 @@ def powers(P: Tensor, order: int) -> list[Tensor]:
     return without_diagonal
 
 
+class RowNorm(nn.BatchNorm1d):
+    """BatchNorm of rows; a single one (one window of one node), which has no variance, meets the running statistics."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(x) > 1 or not self.training:
+            return super().forward(x)
+        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+
+
 class DynamicGraph(nn.Module):
     r"""The two transitions of this window: attention between nodes, weighted by the road graph.
 
@@ -57,7 +67,7 @@ class DynamicGraph(nn.Module):
     def __init__(self, window: int, c_node: int, c_time: int, hidden: int, dropout: float) -> None:
         super().__init__()
         self.map1 = nn.Linear(window, 2 * hidden)
-        self.norm = nn.BatchNorm1d(2 * hidden)
+        self.norm = RowNorm(2 * hidden)
         self.dropout = nn.Dropout(dropout)
         self.map2 = nn.Linear(2 * hidden, hidden)
         self.query = nn.Linear(hidden + 2 * c_time + c_node, hidden, bias=False)
