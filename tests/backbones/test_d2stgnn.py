@@ -1,8 +1,5 @@
 """D2STGNN, against an implementation in numpy that follows the published model product by product."""
 
-import copy
-import pickle
-
 import numpy as np
 import pytest
 import torch
@@ -20,14 +17,11 @@ from numpy_d2stgnn import (
 
 from stlora_kernels.backbones import D2STGNN, graph
 from stlora_kernels.backbones.d2stgnn.blocks import DecoupledLayer, LocalizedConv, Positions
-from stlora_kernels.backbones.d2stgnn.graphs import DynamicGraph, powers, transitions
-from stlora_kernels.data import ForecastData, load_dataset
+from stlora_kernels.backbones.d2stgnn.graphs import DynamicGraph, RowNorm, powers, transitions
 from stlora_kernels.errors import InputError
 
 T, H = 12, 12
 SMALL = {"hidden": 8, "node_embedding": 3, "time_embedding": 2, "heads": 2, "forecast": 6, "head": 7}
-# As small, and with as little to compile, as a model with every part can be.
-TINY = {**SMALL, "layers": 2, "k_t": 2, "gap": 1, "hidden": 4, "dropout": 0.0}
 
 
 def make(adjacency=None, *, num_nodes=N, window=T, horizon=H, in_features=3, out_features=1, steps_per_day=288, **own):
@@ -85,13 +79,6 @@ def test_forecast_equals_a_numpy_implementation(graph, own, horizon, out_feature
         expected = numpy_forecast(weights_of(model), A, x[b].numpy(), horizon=horizon, steps_per_day=96, **sizes)
         np.testing.assert_allclose(y[b], expected, atol=1e-10)
         assert np.abs(expected).max() > 0.01
-
-
-def test_float32_equals_the_numpy_implementation_to_1e_5():
-    A, x = random_graph(), signal()
-    model = make(A).eval()
-    expected = model(x)
-    torch.testing.assert_close(model.float()(x.float()).double(), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_decoupled_layer_equals_a_numpy_implementation():
@@ -187,142 +174,6 @@ def test_positions_equal_a_numpy_implementation():
     np.testing.assert_allclose(positions(torch.zeros(1, 7, 5)).numpy()[0], numpy_positions(7, 5), atol=1e-12)
 
 
-def seen_indices(model, x):
-    """The indices that reach the two embeddings."""
-    seen = []
-    hooks = [
-        m.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
-        for m in (model.time_of_day, model.day_of_week)
-    ]
-    model(x)
-    for hook in hooks:
-        hook.remove()
-    return torch.stack(seen, dim=-1)  # [B, T, N, 2]
-
-
-def test_permuting_the_nodes_with_graph_and_embeddings_permutes_the_forecast():
-    A, order = random_graph(), torch.randperm(N)
-    model, permuted = make(A).eval(), make(A[order][:, order]).eval()
-    state = with_random_norms(model).state_dict()
-    permuted.load_state_dict({name: p[order] if name in ("node_d", "node_u") else p for name, p in state.items()})
-    x = signal()
-    assert not torch.allclose(model(x[:, :, order]), model(x)[:, :, order])
-    torch.testing.assert_close(permuted(x[:, :, order]), model(x)[:, :, order])
-
-
-def test_windows_of_a_batch_do_not_hear_each_other():
-    model, x = make().eval(), signal(3)
-    torch.testing.assert_close(model(x)[1:2], model(x[1:2]))
-
-
-@graphs
-@pytest.mark.parametrize("batch", [1, 3], ids=["batch-of-one", "batch-of-3"])
-def test_every_trained_parameter_gets_a_finite_gradient(graph, batch):
-    model = make(GRAPHS[graph](), layers=2)
-    y = model(signal(batch))
-    assert y.shape == (batch, H, N, 1)
-    assert y.isfinite().all()
-    y.square().sum().backward()
-    for name, p in model.named_parameters():
-        assert (p.grad is not None) == p.requires_grad, name
-        assert p.grad is None or p.grad.isfinite().all(), name
-
-
-def test_every_trained_parameter_has_a_part_in_the_first_step():
-    """The curriculum starts with a loss of one step: no parameter may be left without a gradient then."""
-    model = make()
-    model(signal(4))[:, :1].square().sum().backward()
-    assert all((p.grad is not None) == p.requires_grad for p in model.parameters())
-
-
-@pytest.mark.parametrize("value", [0.0, 1e4], ids=["zeros", "large"])
-def test_a_constant_window_gives_finite_gradients(value):
-    model, x = make(layers=2), signal()
-    x[..., 0] = value
-    model(x).sum().backward()
-    assert all(p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
-
-
-@pytest.mark.parametrize(
-    ("window", "horizon", "out_features", "own"),
-    [(11, 1, 1, {}), (12, 7, 2, {"gap": 3}), (3, 4, 1, {"layers": 1, "k_s": 1}), (24, 12, 1, {"k_t": 2, "gap": 12})],
-    ids=["shortest-window", "horizon-not-of-gaps", "one-layer", "long-window"],
-)
-def test_other_windows_horizons_and_kernels(window, horizon, out_features, own):
-    model = make(window=window, horizon=horizon, out_features=out_features, **own)
-    assert model(signal(window=window)).shape == (2, horizon, N, out_features)
-
-
-@pytest.mark.parametrize("name", ["METR-LA", "PEMS-BAY", "PEMS08", "SZ-TAXI"])
-def test_forecasts_the_measurements_at_the_times_of_their_calendar(name, real_data):
-    data = ForecastData(load_dataset(name, real_data))
-    steps_per_day = data.data.steps_per_day
-    assert steps_per_day == (96 if name == "SZ-TAXI" else 288)
-    adjacency = torch.from_numpy(data.data.adjacency)
-    model = make(adjacency, num_nodes=data.num_nodes, steps_per_day=steps_per_day).float()
-    batch = data.train.gather(torch.tensor([0, len(data.train) - 1]))
-    assert torch.equal(seen_indices(model, batch.x), batch.time.unsqueeze(2).expand(-1, -1, data.num_nodes, -1))
-    model(batch.x).square().sum().backward()
-    assert all(p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
-
-
-def test_one_node_is_a_graph():
-    model = make(torch.ones(1, 1), num_nodes=1)
-    y = model(signal(num_nodes=1))
-    y.sum().backward()
-    assert y.isfinite().all()
-    assert all(p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
-
-
-def test_gradcheck():
-    model = make(num_nodes=3, window=4, horizon=2, steps_per_day=4, **TINY)
-    x = signal(1, 4, 3, steps_per_day=4).requires_grad_()
-    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-
-    def run(x, *parameters):
-        return torch.func.functional_call(model, dict(zip(trained, parameters, strict=True)), (x,))
-
-    assert torch.autograd.gradcheck(run, (x, *trained.values()), fast_mode=True)
-
-
-def test_compiles_forward_and_backward_in_one_graph():
-    model = make(window=3, horizon=2, **{**TINY, "layers": 1})
-    compiled, x = torch.compile(model, fullgraph=True, backend="aot_eager"), signal(window=3)
-    torch.testing.assert_close(compiled(x), model(x))
-    compiled(x).sum().backward()
-    assert all(p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
-
-
-def test_dropout_acts_while_training_only():
-    model, x = make(layers=1), signal()
-    assert not torch.equal(model(x), model(x))
-    model.eval()
-    assert torch.equal(model(x), model(x))
-
-
-def test_state_dict_copy_and_pickle_round_trip():
-    A, x = random_graph(), signal()
-    model, other = make(A).eval(), make(A).eval()
-    assert not torch.equal(other(x), model(x))
-    other.load_state_dict(model.state_dict())
-    for clone in (other, copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-        assert torch.equal(clone(x), model(x))
-
-
-def test_the_graph_follows_the_model_and_stays_out_of_its_state():
-    model = make()
-    assert not any("transitions" in name or "table" in name for name in model.state_dict())
-    assert model.float().transitions.dtype == torch.float32
-    assert model(signal().float()).dtype == torch.float32
-
-
-def test_forecasts_under_autocast():
-    model, x = make().float().eval(), signal().float()
-    with torch.autocast("cpu", torch.bfloat16):
-        y = model(x)
-    torch.testing.assert_close(y.float(), model(x), atol=0.05, rtol=0.05)
-
-
 @pytest.mark.parametrize("k_s", [1, 2, 3], ids="k_s{}".format)
 def test_training_keeps_as_many_graphs_as_are_stated(k_s):
     """Counted: what autograd saves of ``[B, N, N]`` numbers or more and not of any other size."""
@@ -360,44 +211,21 @@ def test_a_graph_that_no_machine_holds_is_refused_before_anything_is_computed():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"adjacency": torch.ones(N, N - 1)}, r"adjacency: got shape \[6, 5\], expected \[6, 6\]"),
-        ({"adjacency": -torch.ones(N, N)}, r"adjacency: got negative or non-finite weights"),
-        ({"adjacency": torch.full((N, N), torch.nan)}, r"adjacency: got negative or non-finite weights"),
         ({"window": 10}, r"window: got 10 steps, expected at least 11 for d2stgnn with layers=5, k_t=3"),
         ({"in_features": 1}, r"in_features: got 1, expected 3 for d2stgnn: value, time of day, day of the week"),
-        ({"steps_per_day": None}, r"steps_per_day: got None, expected how many steps of a day d2stgnn is to embed"),
-        ({"steps_per_day": 0}, r"steps_per_day: got 0, expected an integer of at least 1"),
         ({"heads": 3}, r"heads: got 3, expected a divisor of hidden = 8"),
-        ({"horizon": 0}, r"horizon: got 0, expected an integer of at least 1"),
-        ({"k_s": 0}, r"k_s: got 0, expected"),
-        ({"gap": 0}, r"gap: got 0, expected"),
-        ({"dropout": -1}, r"dropout: got -1, expected a probability"),
     ],
-    ids=[
-        "shape",
-        "negative",
-        "nan",
-        "window",
-        "features",
-        "times",
-        "steps",
-        "heads",
-        "horizon",
-        "k_s",
-        "gap",
-        "dropout",
-    ],
+    ids=["window", "features", "heads"],
 )
 def test_wrong_arguments_are_named(options, message):
     with pytest.raises(InputError, match=message):
         make(**options)
 
 
-def test_a_missing_graph_is_named():
-    with pytest.raises(InputError, match=r"adjacency: got None, expected the graph"):
-        D2STGNN(N, 3, 1, T, H, steps_per_day=288)
-
-
-def test_wrong_inputs_are_named():
-    with pytest.raises(InputError, match=r"x: got shape \[2, 12, 5, 3\], expected \[B, 12, 6, 3\]"):
-        make()(signal(num_nodes=5))
+def test_a_single_row_meets_the_running_statistics():
+    """In training too: it has no variance of its own, and torch's BatchNorm refuses it."""
+    norm, x = with_random_norms(RowNorm(3)), torch.randn(4, 3)
+    alone = norm(x[:1])
+    assert norm.num_batches_tracked == 0
+    torch.testing.assert_close(alone, norm.eval()(x)[:1])
+    torch.testing.assert_close(norm.train()(x).mean(dim=0), norm.bias)

