@@ -20,7 +20,7 @@ from pathlib import Path
 import machine
 import torch
 
-from stlora_kernels.baselines import trained_names
+from stlora_kernels.backbones import backbone_names
 from stlora_kernels.data import Batch
 from stlora_kernels.training.config import TrainConfig
 from stlora_kernels.training.experiment import load_data
@@ -87,7 +87,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dataset", default="PEMS08")
     parser.add_argument("--data-dir", type=Path, required=True)
-    parser.add_argument("--backbones", nargs="+", default=trained_names(), choices=trained_names())
+    parser.add_argument("--backbones", nargs="+", default=backbone_names(), choices=backbone_names())
     parser.add_argument("--steps", type=int, default=10, help="measured pairs of steps (default: 10)")
     options = parser.parse_args()
     writer = None

@@ -5,8 +5,7 @@ from torch import Tensor, nn
 
 from stlora_kernels.backbones.graph import check_memory
 from stlora_kernels.backbones.registry import register
-from stlora_kernels.errors import InputError
-from stlora_kernels.nn.checks import check_signal, check_sizes
+from stlora_kernels.nn.checks import check_input_features, check_signal, check_sizes
 
 
 def adaptive_graph(E: Tensor) -> Tensor:
@@ -138,10 +137,9 @@ class AGCRN(nn.Module):
     ) -> None:
         super().__init__()
         check_sizes(num_nodes=num_nodes, in_features=in_features, out_features=out_features)
-        check_sizes(window=window, horizon=horizon, input_features=input_features)
+        check_sizes(window=window, horizon=horizon)
+        check_input_features(input_features, in_features)
         check_sizes(embedding=embedding, hidden=hidden, layers=layers, order=order)
-        if input_features > in_features:
-            raise InputError(f"input_features: got {input_features}, expected at most in_features = {in_features}")
         self.window, self.horizon, self.num_nodes = window, horizon, num_nodes
         self.in_features, self.input_features = in_features, input_features
 

@@ -16,17 +16,38 @@ SPARSE_NODES = 100
 SPARSE_DENSITY = 0.05
 
 
+def dense_graph(adjacency: Tensor) -> Tensor:
+    """A dense constant of what may be sparse in any layout, want gradients, or be an array or nested lists."""
+    A = torch.as_tensor(adjacency).detach()
+    return A if A.layout == torch.strided else A.to_dense()
+
+
 def graph_weights(adjacency: Tensor) -> Tensor:
     """``adjacency`` in float64, checked.
 
     Raises:
         InputError: unless it is ``[N, N]`` with finite weights of at least 0.
     """
-    A = torch.as_tensor(adjacency, dtype=torch.float64)
+    A = dense_graph(adjacency).double()
     if A.dim() != 2 or A.shape[0] != A.shape[1]:
         raise InputError(f"adjacency: got shape {list(A.shape)}, expected [N, N]")
     if not torch.isfinite(A).all() or (A < 0).any():
         raise InputError("adjacency: got negative or non-finite weights, expected finite weights of at least 0")
+    return A
+
+
+def required_graph(model: str, adjacency: Tensor | None, num_nodes: int) -> Tensor:
+    """``adjacency`` as a tensor, which ``model`` cannot do without.
+
+    Raises:
+        InputError: if there is none, or it is not ``[num_nodes, num_nodes]``.
+    """
+    expected = f"[{num_nodes}, {num_nodes}]"
+    if adjacency is None:
+        raise InputError(f"adjacency: got None, expected the graph {expected} that {model} reads")
+    A = dense_graph(adjacency)
+    if tuple(A.shape) != (num_nodes, num_nodes):
+        raise InputError(f"adjacency: got shape {list(A.shape)}, expected {expected}")
     return A
 
 

@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stlora_kernels.backbones.graph import GraphProduct, check_memory, dense_product, transition
+from stlora_kernels.backbones.graph import GraphProduct, check_memory, dense_product, required_graph, transition
 from stlora_kernels.backbones.registry import register
 from stlora_kernels.errors import InputError
-from stlora_kernels.nn.checks import check_probability, check_signal, check_sizes
+from stlora_kernels.nn.checks import check_input_features, check_probability, check_signal, check_sizes
 
 # Inside, nodes come first, [N, T, B, C]: a graph product is then one matrix product over [N, T*B*C], without a copy.
 
@@ -188,23 +188,20 @@ class GraphWaveNet(nn.Module):
     ) -> None:
         super().__init__()
         check_sizes(num_nodes=num_nodes, in_features=in_features, out_features=out_features)
-        check_sizes(window=window, horizon=horizon, input_features=input_features)
+        check_sizes(window=window, horizon=horizon)
+        check_input_features(input_features, in_features)
         check_sizes(blocks=blocks, layers=layers, kernel_size=kernel_size, order=order, embedding=embedding)
         check_sizes(residual_channels=residual_channels, dilation_channels=dilation_channels)
         check_sizes(skip_channels=skip_channels, end_channels=end_channels)
         check_probability("dropout", dropout)
-        if input_features > in_features:
-            raise InputError(f"input_features: got {input_features}, expected at most in_features = {in_features}")
         if blocks * layers < 2:
             raise InputError("layers: got 1 layer in 1 block, expected at least 2 in all: the last one reads no graph")
         receptive_field = 1 + blocks * (kernel_size - 1) * (2**layers - 1)
         if window > receptive_field:
             sizes = f"blocks={blocks}, layers={layers}, kernel_size={kernel_size}"
             raise InputError(f"window: got {window} steps, expected at most {receptive_field} for gwnet with {sizes}")
-        if adjacency is None and not adaptive:
-            raise InputError("adjacency: got None, expected a graph for gwnet with adaptive=False")
-        if adjacency is not None and tuple(adjacency.shape) != (num_nodes, num_nodes):
-            raise InputError(f"adjacency: got shape {list(adjacency.shape)}, expected [{num_nodes}, {num_nodes}]")
+        if adjacency is not None or not adaptive:
+            adjacency = required_graph("gwnet with adaptive=False", adjacency, num_nodes)
         self.window, self.horizon, self.num_nodes = window, horizon, num_nodes
         self.in_features, self.input_features = in_features, input_features
         self.padding = receptive_field - window

@@ -33,22 +33,8 @@ def register(name: str) -> Callable[[Backbone], Backbone]:
 
 
 def backbone_names() -> tuple[str, ...]:
-    """The names of all registered backbones, sorted."""
-    return tuple(sorted(_BACKBONES))
-
-
-def backbone_class(name: str) -> Any:
-    """What ``build_backbone`` calls.
-
-    Raises:
-        InputError: if there is no such backbone (the message lists what there is).
-    """
-    if ":" in name:
-        return _imported(name)
-    if name.lower() in _BACKBONES:
-        return _BACKBONES[name.lower()]
-    known = ", ".join(backbone_names())
-    raise InputError(f"backbone: got {name!r}, expected one of {known}, or 'package.module:Class' of your own")
+    """The names of all registered backbones, sorted: what is trained, and can take the adapter. No baselines."""
+    return tuple(sorted(name for name, kind in _BACKBONES.items() if not hasattr(kind, "is_fitted_at_once")))
 
 
 def build_backbone(name: str, **arguments: Any) -> nn.Module:
@@ -59,9 +45,15 @@ def build_backbone(name: str, **arguments: Any) -> nn.Module:
         arguments: handed to its constructor: the shared arguments above and its own.
 
     Raises:
-        InputError: if there is no such backbone, it cannot be called with these arguments, or makes no module.
+        InputError: if there is no such backbone (the message lists what there is), it cannot be called with these arguments, or makes no module.
     """
-    backbone = backbone_class(name)
+    if ":" in name:
+        backbone = _imported(name)
+    elif name.lower() in _BACKBONES:
+        backbone = _BACKBONES[name.lower()]
+    else:
+        known = ", ".join(sorted(_BACKBONES))
+        raise InputError(f"backbone: got {name!r}, expected one of {known}, or 'package.module:Class' of your own")
     _check_call(backbone, name, arguments)
     model = backbone(**arguments)
     if not isinstance(model, nn.Module):

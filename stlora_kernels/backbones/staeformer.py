@@ -5,37 +5,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stlora_kernels.backbones.registry import register
+from stlora_kernels.backbones.times import DAYS_PER_WEEK, calendar_indices, required_steps_per_day
 from stlora_kernels.errors import InputError
 from stlora_kernels.nn.checks import check_probability, check_signal, check_sizes
-
-DAYS_PER_WEEK = 7
-
-
-def step_index(fraction: Tensor, steps: int, name: str) -> Tensor:
-    r"""The step that a fraction of a period was made from: ``round(fraction * steps)``, int64.
-
-    ``i / steps`` rounded to a dtype with ``eps`` is off by at most ``eps / 4``, so that ``i`` comes back as long as
-    this is less than half a step: ``steps < 2 / eps``. bfloat16 can tell 96 steps of a day apart but not 288.
-
-    Args:
-        fraction: in [0, 1), any shape and floating dtype.
-        name: what the message calls ``fraction``.
-
-    Raises:
-        InputError: for a dtype too coarse for ``steps``; for fractions outside [0, 1), where looking costs nothing
-            (on the CPU, not compiled).
-    """
-    if steps * torch.finfo(fraction.dtype).eps >= 2:
-        raise InputError(
-            f"x: got its {name} in {fraction.dtype}, which cannot tell {steps} steps apart; "
-            "keep x in float32 (torch.autocast computes in bfloat16 all the same)"
-        )
-    # In float32, because the product may need more digits than the fraction has.
-    step = (fraction.float() * steps).round()
-    # A GPU would have to be waited for, and a compiled graph cannot branch on values: there nn.Embedding checks.
-    if step.device.type == "cpu" and not torch.compiler.is_compiling() and not ((step >= 0) & (step < steps)).all():
-        raise InputError(f"x: got a {name} outside [0, 1), expected step / {steps} for the steps 0 .. {steps - 1}")
-    return step.long()
 
 
 class SelfAttention(nn.Module):
@@ -100,8 +72,9 @@ class STAEformer(nn.Module):
     whole horizon. 1,223,460 parameters on PEMS08 (N = 170, window and horizon 12, 3 input features).
 
     The first three features are the value, the time of day and the day of the week, the latter two as the fractions
-    of :class:`~stlora_kernels.data.windows.Batch`, which :func:`step_index` turns back into indices. For bfloat16 use
-    ``torch.autocast`` and leave x in float32: an x in bfloat16 is refused from 256 steps a day on.
+    of :class:`~stlora_kernels.data.windows.Batch`, which
+    :func:`~stlora_kernels.backbones.times.step_index` turns back into indices. For bfloat16 use ``torch.autocast``
+    and leave x in float32: an x in bfloat16 is refused from 256 steps a day on.
 
     Attention among the nodes takes time in proportion to N^2, but no such memory: torch's fused kernels never store
     its ``[B, T, heads, N, N]`` weights, and so no N is refused. Where torch has no fused kernel (float64 on a GPU, some
@@ -151,9 +124,7 @@ class STAEformer(nn.Module):
         check_probability("dropout", dropout)
         if in_features < 3:
             raise InputError(f"in_features: got {in_features}, expected at least 3: value, time of day, day of week")
-        if steps_per_day is None:
-            raise InputError("steps_per_day: got None, expected how many steps of a day staeformer is to embed")
-        check_sizes(steps_per_day=steps_per_day)
+        steps_per_day = required_steps_per_day("staeformer", steps_per_day)
         width = input_embedding + time_embedding + day_embedding + adaptive_embedding
         if width % heads:
             raise InputError(f"heads: got {heads}, expected a divisor of {width}, the sum of the embeddings")
@@ -186,8 +157,7 @@ class STAEformer(nn.Module):
 
     def embed(self, x: Tensor) -> Tensor:
         """Z, what the attention works on: ``[B, T, N, F] -> [B, T, N, C]``."""
-        time = step_index(x[..., 1], self.steps_per_day, "time of day")  # [B, T, N]
-        day = step_index(x[..., 2], DAYS_PER_WEEK, "day of the week")  # [B, T, N]
+        time, day = calendar_indices(x, self.steps_per_day)  # [B, T, N] each
         # As published, the input map reads the day of the week as 0 .. 6 and the time of day as a fraction.
         features = torch.cat([x[..., :2], DAYS_PER_WEEK * x[..., 2:3], x[..., 3:]], dim=-1)  # [B, T, N, F]
         adaptive = self.adaptive.expand(len(x), -1, -1, -1)  # [B, T, N, adaptive_embedding]

@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stlora_kernels.backbones.graph import graph_weights
+from stlora_kernels.backbones.graph import graph_weights, required_graph
 from stlora_kernels.backbones.registry import register
 from stlora_kernels.errors import InputError
-from stlora_kernels.nn.checks import check_probability, check_signal, check_sizes
+from stlora_kernels.nn.checks import check_input_features, check_probability, check_signal, check_sizes, check_widths
 
 
 def scaled_laplacian(adjacency: Tensor) -> Tensor:
@@ -174,22 +174,20 @@ class STGCN(nn.Module):
     ) -> None:
         super().__init__()
         check_sizes(num_nodes=num_nodes, in_features=in_features, out_features=out_features)
-        check_sizes(window=window, horizon=horizon, input_features=input_features, Kt=Kt, Ks=Ks)
+        check_sizes(window=window, horizon=horizon, Kt=Kt, Ks=Ks)
+        check_input_features(input_features, in_features)
+        check_widths("channels", channels, 3)
+        check_widths("head", head, 2)
         check_probability("dropout", dropout)
-        if input_features > in_features:
-            raise InputError(f"input_features: got {input_features}, expected at most in_features = {in_features}")
         steps_left = window - 4 * (Kt - 1)
         if steps_left < 1:
             raise InputError(f"window: got {window} steps, expected at least {4 * (Kt - 1) + 1} for stgcn with Kt={Kt}")
-        if adjacency is None:
-            raise InputError("adjacency: got None, expected the graph that stgcn convolves over")
-        if tuple(adjacency.shape) != (num_nodes, num_nodes):
-            raise InputError(f"adjacency: got shape {list(adjacency.shape)}, expected [{num_nodes}, {num_nodes}]")
+        graph = required_graph("stgcn", adjacency, num_nodes)
         self.window, self.horizon, self.num_nodes = window, horizon, num_nodes
         self.in_features, self.input_features = in_features, input_features
 
         # Not in the state_dict: the graph comes with the data.
-        self.register_buffer("gso", scaled_laplacian(adjacency), persistent=False)
+        self.register_buffer("gso", scaled_laplacian(graph), persistent=False)
         self.blocks = nn.ModuleList(
             STConvBlock(num_nodes, c_in, channels, Kt, Ks, dropout) for c_in in (input_features, channels[-1])
         )

@@ -36,6 +36,7 @@ class Baseline(nn.Module, ABC):
         InputError: for sizes or shapes that do not fit.
     """
 
+    is_fitted_at_once = True  # so that backbone_names leaves it out
     mean: Tensor  # [N]
     std: Tensor  # [N]
 

@@ -1,6 +1,7 @@
 """What every model of this package asks of its arguments and inputs, each with a one-line error."""
 
 import math
+from collections.abc import Sequence
 from numbers import Integral
 
 from torch import Tensor
@@ -14,6 +15,20 @@ def check_sizes(**sizes: int) -> None:
     for name, size in sizes.items():
         if isinstance(size, bool) or not isinstance(size, Integral) or size < 1:
             raise InputError(f"{name}: got {size!r}, expected an integer of at least 1")
+
+
+def check_widths(name: str, widths: Sequence[int], count: int) -> None:
+    """Raise InputError unless ``widths`` are ``count`` positive integers."""
+    if not isinstance(widths, Sequence) or len(widths) != count:
+        raise InputError(f"{name}: got {widths!r}, expected {count} integers of at least 1")
+    check_sizes(**{f"{name}[{i}]": width for i, width in enumerate(widths)})
+
+
+def check_input_features(input_features: int, in_features: int) -> None:
+    """Raise InputError unless a model can read the first ``input_features`` of ``in_features``."""
+    check_sizes(input_features=input_features)
+    if input_features > in_features:
+        raise InputError(f"input_features: got {input_features}, expected at most in_features = {in_features}")
 
 
 def check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:

@@ -15,14 +15,6 @@ from stlora_kernels.errors import InputError
 SMALL, LARGE = 6, 120
 
 
-@pytest.fixture(autouse=True)
-def in_double_precision():
-    torch.set_default_dtype(torch.float64)
-    torch.manual_seed(0)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
 def random_graph(num_nodes, density):
     """Directed, weighted, some nodes without edges."""
     return torch.rand(num_nodes, num_nodes) * (torch.rand(num_nodes, num_nodes) < density)

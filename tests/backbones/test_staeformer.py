@@ -1,21 +1,17 @@
 """STAEformer."""
 
-import copy
 import math
-import pickle
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from backbone_cases import N, moments, signal, with_random_norms
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from stlora_kernels.backbones import STAEformer
-from stlora_kernels.backbones.staeformer import SelfAttention, TransformerLayer, step_index
-from stlora_kernels.data import ForecastData, load_dataset
-from stlora_kernels.errors import InputError
+from stlora_kernels.backbones.staeformer import SelfAttention, TransformerLayer
 
-N, F, T, H, STEPS = 5, 3, 6, 4, 288
+F, T, H, STEPS = 3, 12, 4, 288
 SMALL = {
     "input_embedding": 3,
     "time_embedding": 2,
@@ -27,43 +23,12 @@ SMALL = {
 }
 
 
-@pytest.fixture(autouse=True)
-def in_double_precision():
-    torch.set_default_dtype(torch.float64)
-    torch.manual_seed(0)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
 def make(
     adjacency=None, *, num_nodes=N, in_features=F, out_features=1, window=T, horizon=H, steps_per_day=STEPS, **own
 ):
     return STAEformer(
         num_nodes, in_features, out_features, window, horizon, adjacency, steps_per_day, **{**SMALL, **own}
     )
-
-
-def moments(batch=2, window=T, num_nodes=N, steps_per_day=STEPS):
-    """Step of the day and day of the week, each ``[B, T, N]``, of windows that start at random moments of a week."""
-    first = torch.randint(7 * steps_per_day, (batch, 1, 1))
-    moment = (first + torch.arange(window)[:, None]).expand(-1, -1, num_nodes)
-    return moment % steps_per_day, moment // steps_per_day % 7
-
-
-def signal(batch=2, window=T, num_nodes=N, steps_per_day=STEPS, in_features=F, at=None):
-    x = torch.randn(batch, window, num_nodes, in_features)
-    step, day = at or moments(batch, window, num_nodes, steps_per_day)
-    x[..., 1], x[..., 2] = step / steps_per_day, day / 7
-    return x
-
-
-def randomise_norms(model):
-    """LayerNorm starts as the identity: what is wrong about its weights would not be seen."""
-    for module in model.modules():
-        if isinstance(module, nn.LayerNorm):
-            nn.init.normal_(module.weight)
-            nn.init.normal_(module.bias)
-    return model
 
 
 @pytest.mark.parametrize(
@@ -132,17 +97,17 @@ def test_attention_equals_a_numpy_implementation(width, heads):
 
 @pytest.mark.parametrize(("in_features", "out_features"), [(3, 1), (5, 2)], ids=["value-and-time", "more"])
 def test_forecast_equals_a_numpy_implementation(in_features, out_features):
-    model = randomise_norms(make(in_features=in_features, out_features=out_features)).eval()
-    step, day = moments()
+    model = with_random_norms(make(in_features=in_features, out_features=out_features)).eval()
+    step, day = moments()  # [B, T] each
     x = signal(in_features=in_features, at=(step, day))
     p = numpy_parameters(model)
 
     features = x.numpy().copy()
-    features[..., 2] = day
+    features[..., 2] = day[..., None]
     embedded = features @ p["embed_input.weight"].T + p["embed_input.bias"]
     Z = np.zeros((2, T, N, 12))
     for b, t, n in np.ndindex(2, T, N):
-        time, weekday = p["embed_time.weight"][step[b, t, n]], p["embed_day.weight"][day[b, t, n]]
+        time, weekday = p["embed_time.weight"][step[b, t]], p["embed_day.weight"][day[b, t]]
         Z[b, t, n] = np.concatenate([embedded[b, t, n], time, weekday, p["adaptive"][t, n]])
     np.testing.assert_allclose(model.embed(x).detach().numpy(), Z, atol=1e-10)
     for layer in range(2):
@@ -157,126 +122,12 @@ def test_forecast_equals_a_numpy_implementation(in_features, out_features):
         np.testing.assert_allclose(y[b, :, n], expected.reshape(H, out_features), atol=1e-10)
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
-@pytest.mark.parametrize("steps", [288, 96, 48, 24, 7, 1440, 86400])
-def test_every_step_of_a_day_is_found_again(steps, dtype):
-    index = torch.arange(steps)
-    assert torch.equal(step_index((index / steps).to(dtype), steps, "time"), index)
-
-
-@pytest.mark.parametrize(
-    ("dtype", "resolved"),
-    [(torch.bfloat16, range(1, 256)), (torch.float16, (288, 1027, 1440, 2047))],
-    ids=["bfloat16", "float16"],
-)
-def test_half_precision_finds_the_steps_that_it_can_tell_apart(dtype, resolved):
-    for steps in resolved:
-        index = torch.arange(steps)
-        assert torch.equal(step_index((index / steps).to(dtype), steps, "time"), index)
-
-
-@pytest.mark.parametrize(("dtype", "steps"), [(torch.bfloat16, 256), (torch.bfloat16, 288), (torch.float16, 2048)])
-def test_half_precision_refuses_the_steps_that_it_cannot_tell_apart(dtype, steps):
-    fraction = (torch.arange(steps) / steps).to(dtype)
-    with pytest.raises(InputError, match=rf"x: got its time in {dtype}, which cannot tell {steps} steps apart; keep"):
-        step_index(fraction, steps, "time")
-
-
-def test_five_minutes_are_indeed_lost_in_bfloat16():
-    fraction = (torch.arange(288) / 288).bfloat16()
-    assert not torch.equal((fraction.float() * 288).round(), torch.arange(288.0))
-    assert len(fraction.unique()) < 288
-
-
-@pytest.mark.parametrize("value", [-0.2, 1.0, 287.0, torch.nan, torch.inf, -torch.inf])
-@pytest.mark.parametrize(("feature", "name"), [(1, "time of day"), (2, "day of the week")], ids=["time", "day"])
-def test_times_out_of_range_are_named(feature, name, value):
-    x = signal()
-    x[1, 2, 3, feature] = value
-    with pytest.raises(InputError, match=rf"x: got a {name} outside \[0, 1\), expected step / "):
-        make()(x)
-
-
-def test_the_windows_of_a_data_set_lead_back_to_its_calendar():
-    data = ForecastData(load_dataset("synthetic", nodes=3, steps=2200))
-    batch = next(data.train.batches(len(data.train)))
-    assert len(batch.time[..., 0].unique()) == 288
-    for feature, steps in ((1, 288), (2, 7)):
-        index = step_index(batch.x[..., feature], steps, "time")
-        assert torch.equal(index, batch.time[..., feature - 1, None].expand_as(index))
-
-
 def test_only_the_embeddings_of_the_moments_seen_get_a_gradient():
     model = make()
     step, day = moments()
     model(signal(at=(step, day))).square().sum().backward()
     for embedding, index in ((model.embed_time, step), (model.embed_day, day)):
         assert embedding.weight.grad.any(dim=1).nonzero().flatten().tolist() == index.unique().tolist()
-
-
-def test_autocast_computes_in_bfloat16_and_keeps_the_time():
-    model, x = make().float().eval(), signal().float()
-    expected = model(x)
-    with torch.autocast("cpu", torch.bfloat16):
-        y = model(x)
-        with pytest.raises(InputError, match=r"x: got its time of day in torch.bfloat16, which cannot tell 288 steps"):
-            model(x.bfloat16())
-    assert y.dtype == torch.bfloat16
-    torch.testing.assert_close(y.float(), expected, atol=0.05, rtol=0.05)
-
-
-def test_a_model_in_bfloat16_reads_quarters_of_an_hour():
-    model, x = make(steps_per_day=96).eval(), signal(steps_per_day=96)
-    expected = model(x)
-    y = model.bfloat16()(x.bfloat16())
-    assert y.dtype == torch.bfloat16
-    torch.testing.assert_close(y.double(), expected, atol=0.05, rtol=0.05)
-    with pytest.raises(InputError, match="cannot tell 288 steps apart"):
-        make().bfloat16()(signal().bfloat16())
-
-
-@pytest.mark.parametrize("batch", [1, 3], ids=["batch-of-one", "batch-of-3"])
-def test_every_parameter_gets_a_finite_gradient(batch):
-    model = make()
-    y = model(signal(batch))
-    assert y.shape == (batch, H, N, 1)
-    assert y.isfinite().all()
-    y.square().sum().backward()
-    for name, p in model.named_parameters():
-        assert p.grad is not None, name
-        assert p.grad.isfinite().all(), name
-        assert p.grad.any(), name
-
-
-@pytest.mark.parametrize("value", [0.0, 1e4], ids=["zeros", "large"])
-def test_a_constant_window_gives_finite_gradients(value):
-    model, x = make(), signal()
-    x[..., 0] = value
-    model(x).sum().backward()
-    assert all(p.grad.isfinite().all() for p in model.parameters())
-
-
-def test_windows_of_a_batch_are_independent():
-    model, x = make().eval(), signal(3)
-    torch.testing.assert_close(model(x[1:2]), model(x)[1:2])
-
-
-def test_permuting_the_nodes_with_their_embeddings_permutes_the_forecast():
-    order = torch.randperm(N)
-    model = randomise_norms(make()).eval()
-    permuted = copy.deepcopy(model)
-    with torch.no_grad():
-        permuted.adaptive.copy_(model.adaptive[:, order])
-    x = signal()
-    assert not torch.allclose(model(x[:, :, order]), model(x)[:, :, order])
-    torch.testing.assert_close(permuted(x[:, :, order]), model(x)[:, :, order])
-
-
-def test_the_graph_plays_no_part():
-    with_graph, without = make(torch.rand(N, N)).eval(), make().eval()
-    without.load_state_dict(with_graph.state_dict())
-    x = signal()
-    assert torch.equal(with_graph(x), without(x))
 
 
 def test_attention_hears_all_of_its_sequence_and_nothing_else():
@@ -297,42 +148,6 @@ def test_every_node_hears_every_node_at_every_step():
         assert (model(nudged) != model(x)).all()
 
 
-@pytest.mark.parametrize(
-    ("window", "horizon", "out_features", "steps_per_day", "own"),
-    [
-        (1, 1, 1, 288, {}),
-        (9, 3, 2, 96, {"heads": 3}),
-        (4, 12, 1, 24, {"layers": 1, "feed_forward": 1}),
-        (24, 2, 1, 1, {"adaptive_embedding": 10, "heads": 16}),
-    ],
-    ids=["one-step", "two-features", "hours", "days"],
-)
-def test_other_windows_horizons_and_sizes(window, horizon, out_features, steps_per_day, own):
-    model = make(window=window, horizon=horizon, out_features=out_features, steps_per_day=steps_per_day, **own)
-    x = signal(window=window, steps_per_day=steps_per_day)
-    assert model(x).shape == (2, horizon, N, out_features)
-
-
-def test_one_node_is_enough():
-    model = make(num_nodes=1)
-    y = model(signal(num_nodes=1))
-    y.sum().backward()
-    assert y.isfinite().all()
-    assert all(p.grad.isfinite().all() for p in model.parameters())
-
-
-@pytest.mark.parametrize("name", ["PEMS08", "METR-LA", "PEMS-BAY", "SZ-TAXI"])
-def test_forecasts_measurements(name, real_data):
-    torch.set_default_dtype(torch.float32)
-    data = ForecastData(load_dataset(name, real_data))
-    model = STAEformer(data.num_nodes, 3, 1, 12, 12, None, data.data.steps_per_day)
-    batch = data.train.gather(torch.tensor([0, len(data.train) - 1]))
-    y = model(batch.x)
-    assert y.shape == batch.y.shape
-    y.square().sum().backward()
-    assert all(p.grad.isfinite().all() for p in model.parameters())
-
-
 def test_the_published_sizes_run_in_a_fused_kernel():
     model = STAEformer(N, F, 1, 12, 12, steps_per_day=STEPS).float()
     with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION]):
@@ -345,71 +160,3 @@ def test_no_weights_between_all_pairs_of_nodes_are_kept():
         make(num_nodes=nodes)(signal(num_nodes=nodes))
     assert seen
     assert not [shape for shape in seen if shape.count(nodes) > 1]
-
-
-def test_gradcheck():
-    model = make(num_nodes=2, window=3, horizon=1, steps_per_day=2, layers=1, dropout=0.0)
-    x = signal(1, 3, 2, 2).requires_grad_()
-    names = [name for name, _ in model.named_parameters()]
-
-    def run(x, *parameters):
-        return torch.func.functional_call(model, dict(zip(names, parameters, strict=True)), (x,))
-
-    assert torch.autograd.gradcheck(run, (x, *model.parameters()), fast_mode=True)
-
-
-def test_compiles_forward_and_backward_in_one_graph():
-    model = make().eval()
-    compiled, x = torch.compile(model, fullgraph=True, backend="aot_eager"), signal()
-    torch.testing.assert_close(compiled(x), model(x))
-    compiled(x).sum().backward()
-    assert all(p.grad.isfinite().all() for p in model.parameters())
-
-
-def test_dropout_acts_while_training_only():
-    model, x = make(), signal()
-    assert not torch.equal(model(x), model(x))
-    model.eval()
-    assert torch.equal(model(x), model(x))
-
-
-def test_state_dict_copy_and_pickle_round_trip():
-    x = signal()
-    model, other = make().eval(), make().eval()
-    assert not torch.equal(other(x), model(x))
-    other.load_state_dict(model.state_dict())
-    for clone in (other, copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-        assert torch.equal(clone(x), model(x))
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"in_features": 2}, r"in_features: got 2, expected at least 3: value, time of day, day of week"),
-        ({"steps_per_day": None}, r"steps_per_day: got None, expected how many steps of a day"),
-        ({"steps_per_day": 0}, r"steps_per_day: got 0, expected an integer of at least 1"),
-        ({"heads": 5}, r"heads: got 5, expected a divisor of 12, the sum of the embeddings"),
-        ({"horizon": 0}, r"horizon: got 0, expected an integer of at least 1"),
-        ({"layers": 0}, r"layers: got 0, expected"),
-        ({"day_embedding": 0}, r"day_embedding: got 0, expected"),
-        ({"dropout": 1.0}, r"dropout: got 1.0, expected a probability"),
-    ],
-    ids=["features", "no-steps", "zero-steps", "heads", "horizon", "layers", "embedding", "dropout"],
-)
-def test_wrong_arguments_are_named(options, message):
-    with pytest.raises(InputError, match=message):
-        make(**options)
-
-
-@pytest.mark.parametrize(
-    ("x", "message"),
-    [
-        (torch.zeros(2, T, N + 1, F), r"x: got shape \[2, 6, 6, 3\], expected \[B, 6, 5, 3\]"),
-        (torch.zeros(2, T, N, F - 1), r"x: got shape \[2, 6, 5, 2\], expected \[B, 6, 5, 3\]"),
-        (torch.zeros(2, T, N, F, dtype=torch.float32), r"x: got dtype torch.float32, expected torch.float64"),
-    ],
-    ids=["nodes", "features", "dtype"],
-)
-def test_wrong_inputs_are_named(x, message):
-    with pytest.raises(InputError, match=message):
-        make()(x)

@@ -3,9 +3,10 @@
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stlora_kernels.errors import InputError
+from stlora_kernels.backbones.graph import transition
 
 # What two nodes without an edge have of their attention: little, but more than nothing, so that every row has a sum.
 NO_EDGE = 1e-7
@@ -22,19 +23,12 @@ def transitions(adjacency: Tensor) -> Tensor:
         adjacency: ``[N, N]``, weights of at least 0, directed or not, with or without self-loops.
 
     Returns:
-        ``[2, N, N]`` in torch's default dtype.
+        ``[2, N, N]`` in torch's default dtype, computed in float64.
 
     Raises:
         InputError: for another shape, negative or non-finite weights.
     """
-    A = torch.as_tensor(adjacency, dtype=torch.get_default_dtype())
-    if A.dim() != 2 or A.shape[0] != A.shape[1]:
-        raise InputError(f"adjacency: got shape {list(A.shape)}, expected [N, N]")
-    if not torch.isfinite(A).all() or (A < 0).any():
-        raise InputError("adjacency: got negative or non-finite weights, expected finite weights of at least 0")
-    both = torch.stack([A.T, A])  # [2, N, N]
-    degree = both.sum(dim=1, keepdim=True)  # [2, 1, N], of the node that is heard
-    return both / torch.where(degree > 0, degree, torch.inf)
+    return torch.stack([transition(adjacency).T, transition(adjacency.T).T])
 
 
 def powers(P: Tensor, order: int) -> list[Tensor]:
@@ -45,6 +39,15 @@ def powers(P: Tensor, order: int) -> list[Tensor]:
         raised = raised @ P
         without_diagonal.append(raised.masked_fill(diagonal, 0.0))
     return without_diagonal
+
+
+class RowNorm(nn.BatchNorm1d):
+    """BatchNorm of rows; a single one (one window of one node), which has no variance, meets the running statistics."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(x) > 1 or not self.training:
+            return super().forward(x)
+        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
 
 
 class DynamicGraph(nn.Module):
@@ -64,7 +67,7 @@ class DynamicGraph(nn.Module):
     def __init__(self, window: int, c_node: int, c_time: int, hidden: int, dropout: float) -> None:
         super().__init__()
         self.map1 = nn.Linear(window, 2 * hidden)
-        self.norm = nn.BatchNorm1d(2 * hidden)
+        self.norm = RowNorm(2 * hidden)
         self.dropout = nn.Dropout(dropout)
         self.map2 = nn.Linear(2 * hidden, hidden)
         self.query = nn.Linear(hidden + 2 * c_time + c_node, hidden, bias=False)

@@ -11,12 +11,11 @@ from stlora_kernels.backbones.d2stgnn.blocks import (
     Positions,
 )
 from stlora_kernels.backbones.d2stgnn.graphs import DynamicGraph, powers, transitions
-from stlora_kernels.backbones.graph import check_memory
+from stlora_kernels.backbones.graph import check_memory, required_graph
 from stlora_kernels.backbones.registry import register
+from stlora_kernels.backbones.times import DAYS_PER_WEEK, calendar_indices, required_steps_per_day
 from stlora_kernels.errors import InputError
 from stlora_kernels.nn.checks import check_probability, check_signal, check_sizes
-
-DAYS = 7
 
 
 @register("d2stgnn")
@@ -49,11 +48,12 @@ class D2STGNN(nn.Module):
         dropout: while training.
 
     Shapes: ``[B, T, N, 3] -> [B, H, N, out]``; the features are the value, the time of day and the day of the week,
-    both as fractions in [0, 1), from which the indices of the embeddings are rounded (bfloat16 cannot hold all of
-    them: use autocast, which leaves x as it is, not a model in bfloat16).
+    both as fractions in [0, 1), which :func:`~stlora_kernels.backbones.times.step_index` turns back into indices. For
+    bfloat16 use ``torch.autocast`` and leave x in float32: an x in bfloat16 is refused from 256 steps a day on.
 
     Raises:
-        InputError: for sizes, ranges, a graph, a window or input shapes that do not fit, or too little memory.
+        InputError: for sizes, ranges, a graph, a window, input shapes, dtypes or times that do not fit, or too little
+            memory.
 
     Source: Shao et al., VLDB 2022 (GestaltCogTeam/D2STGNN), as first released, which is also what BasicTS measured;
     later the released code gave positions to every layer, not to the first alone. Trained with a curriculum, see
@@ -101,22 +101,17 @@ class D2STGNN(nn.Module):
             )
         if hidden % heads:
             raise InputError(f"heads: got {heads}, expected a divisor of hidden = {hidden}")
-        if adjacency is None:
-            raise InputError("adjacency: got None, expected the graph that d2stgnn diffuses over")
-        if tuple(adjacency.shape) != (num_nodes, num_nodes):
-            raise InputError(f"adjacency: got shape {list(adjacency.shape)}, expected [{num_nodes}, {num_nodes}]")
-        if steps_per_day is None:
-            raise InputError("steps_per_day: got None, expected how many times of day d2stgnn embeds")
-        check_sizes(steps_per_day=steps_per_day)
+        graph = required_graph("d2stgnn", adjacency, num_nodes)
+        steps_per_day = required_steps_per_day("d2stgnn", steps_per_day)
         self.window, self.horizon, self.num_nodes = window, horizon, num_nodes
         self.gap, self.k_s, self.steps_per_day = gap, k_s, steps_per_day
         self.check_graphs(1, torch.get_default_dtype(), torch.device("cpu"))
 
         # Not in the state_dict: the graph comes with the data.
-        self.register_buffer("transitions", transitions(adjacency), persistent=False)
+        self.register_buffer("transitions", transitions(graph), persistent=False)
         self.embed = nn.Linear(1, hidden)
         self.time_of_day = nn.Embedding(steps_per_day, time_embedding)  # T_D
-        self.day_of_week = nn.Embedding(DAYS, time_embedding)  # T_W
+        self.day_of_week = nn.Embedding(DAYS_PER_WEEK, time_embedding)  # T_W
         self.node_d = nn.Parameter(torch.empty(num_nodes, node_embedding))  # E_d
         self.node_u = nn.Parameter(torch.empty(num_nodes, node_embedding))  # E_u
         for table in (self.node_u, self.node_d, self.time_of_day.weight, self.day_of_week.weight):
@@ -148,10 +143,8 @@ class D2STGNN(nn.Module):
         check_signal("x", x, self.window, self.num_nodes, 3, self.node_d)
         if not torch.compiler.is_compiling():
             self.check_graphs(x.shape[0], x.dtype, x.device)
-        values, tod, dow = x[..., :1], x[..., 1], x[..., 2]
-        # Rounded, so that a fraction that is not exact finds its index; % for one that is rounded up to 1.
-        step = (tod * self.steps_per_day).round().long() % self.steps_per_day  # [B, T, N]
-        day = (dow * DAYS).round().long() % DAYS  # [B, T, N]
+        values = x[..., :1]
+        step, day = calendar_indices(x, self.steps_per_day)  # [B, T, N] each
         times = torch.cat([self.time_of_day(step), self.day_of_week(day)], dim=-1)  # [B, T, N, 2*c_time]
         nodes = torch.cat([self.node_u, self.node_d], dim=-1).expand(*times.shape[:2], -1, -1)
         context = torch.cat([times, nodes], dim=-1)  # [B, T, N, 2*c_time + 2*c_node]
