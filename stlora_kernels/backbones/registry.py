@@ -45,7 +45,8 @@ def build_backbone(name: str, **arguments: Any) -> nn.Module:
         arguments: handed to its constructor: the shared arguments above and its own.
 
     Raises:
-        InputError: if there is no such backbone (the message lists what there is), it cannot be called with these arguments, or makes no module.
+        InputError: if there is no such backbone (the message lists what there is), or it cannot be called with these
+            arguments, or makes no module.
     """
     if ":" in name:
         backbone = _imported(name)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stlora_kernels.backbones.graph import graph_weights, required_graph
+from stlora_kernels.backbones.graph import GraphProduct, graph_weights, required_graph
 from stlora_kernels.backbones.registry import register
 from stlora_kernels.errors import InputError
 from stlora_kernels.nn.checks import check_input_features, check_probability, check_signal, check_sizes, check_widths
@@ -93,13 +93,13 @@ class ChebGraphConv(nn.Module):
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
         nn.init.uniform_(self.bias, -1 / c_out, 1 / c_out)
 
-    def forward(self, x: Tensor, gso: Tensor) -> Tensor:
-        x = self.align(x)  # [B, T, N, c_out]
-        terms = [x, gso @ x]
-        for _ in range(2, len(self.weight)):
-            terms.append(2 * (gso @ terms[-1]) - terms[-2])
-        terms = terms[: len(self.weight)]
-        return x + torch.cat(terms, dim=-1) @ self.weight.flatten(0, 1) + self.bias  # [B, T, N, c_out]
+    def forward(self, x: Tensor, shift: GraphProduct) -> Tensor:
+        x = self.align(x).permute(2, 0, 1, 3).contiguous()  # [N, B, T, c_out], as graph products want it
+        terms = [x]
+        for k in range(1, len(self.weight)):
+            terms.append(shift(x) if k == 1 else 2 * shift(terms[-1]) - terms[-2])
+        y = x + torch.cat(terms, dim=-1) @ self.weight.flatten(0, 1) + self.bias
+        return y.permute(1, 2, 0, 3)  # [B, T, N, c_out]
 
 
 class STConvBlock(nn.Module):
@@ -119,9 +119,9 @@ class STConvBlock(nn.Module):
         self.norm = nn.LayerNorm([num_nodes, last], eps=1e-12)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, gso: Tensor) -> Tensor:
+    def forward(self, x: Tensor, shift: GraphProduct) -> Tensor:
         h = self.conv1(x)  # [B, T - Kt + 1, N, first]
-        h = torch.relu(self.graph_conv(h, gso))  # [B, T - Kt + 1, N, bottleneck]
+        h = torch.relu(self.graph_conv(h, shift))  # [B, T - Kt + 1, N, bottleneck]
         h = self.conv2(h)  # [B, T - 2*(Kt - 1), N, last]
         return self.dropout(self.norm(h))
 
@@ -152,8 +152,6 @@ class STGCN(nn.Module):
     Source: Yu et al., IJCAI 2018; architecture, norms and initial values as in hazdzz/STGCN (cheb_graph_conv,
     glu, sym_norm_lap).
     """
-
-    gso: Tensor
 
     def __init__(
         self,
@@ -186,8 +184,7 @@ class STGCN(nn.Module):
         self.window, self.horizon, self.num_nodes = window, horizon, num_nodes
         self.in_features, self.input_features = in_features, input_features
 
-        # Not in the state_dict: the graph comes with the data.
-        self.register_buffer("gso", scaled_laplacian(graph), persistent=False)
+        self.shift = GraphProduct(scaled_laplacian(graph))
         self.blocks = nn.ModuleList(
             STConvBlock(num_nodes, c_in, channels, Kt, Ks, dropout) for c_in in (input_features, channels[-1])
         )
@@ -204,6 +201,6 @@ class STGCN(nn.Module):
         check_signal("x", x, self.window, self.num_nodes, self.in_features, self.norm.weight)
         h = x[..., : self.input_features]  # [B, T, N, input_features]
         for block in self.blocks:
-            h = block(h, self.gso)  # [B, T - 2*(Kt - 1), N, 64], then [B, T - 4*(Kt - 1), N, 64]
+            h = block(h, self.shift)  # [B, T - 2*(Kt - 1), N, 64], then [B, T - 4*(Kt - 1), N, 64]
         h = self.norm(self.conv(h)).squeeze(1)  # [B, N, 128]
         return self.head(h).unflatten(-1, (self.horizon, -1)).transpose(1, 2)  # [B, H, N, out]
