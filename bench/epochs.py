@@ -51,7 +51,7 @@ def seconds(trainer: Trainer, batch: Batch, position: int) -> float:
 def row(backbone: str, dataset: str, data_dir: Path, steps: int) -> dict[str, object]:
     """Measure a pair."""
     plain, adapted = (
-        trainer_of(TrainConfig(dataset=dataset, data_dir=data_dir, backbone=backbone, stlora=stlora))
+        trainer_of(TrainConfig(dataset=dataset, data_dir=data_dir, backbone=backbone, stlora=stlora).complete())
         for stlora in (False, True)
     )
     batches = plain.data.train.batches(plain.recipe.batch_size, shuffle=True, generator=plain.order)
@@ -90,6 +90,8 @@ def main() -> None:
     parser.add_argument("--backbones", nargs="+", default=backbone_names(), choices=backbone_names())
     parser.add_argument("--steps", type=int, default=10, help="measured pairs of steps (default: 10)")
     options = parser.parse_args()
+    if options.steps < 2:
+        parser.error(f"--steps: got {options.steps}, expected at least 2: one has no spread")
     writer = None
     for backbone in options.backbones:
         measured = row(backbone, options.dataset, options.data_dir, options.steps)

@@ -91,6 +91,7 @@ class Case:
     per_node: dict[str, int] = field(default_factory=dict)  # parameters, by a part of their name: the nodes' dimension
     any_nodes: bool = False  # forecasts any number of nodes, whatever it was built for
     traced: bool = True  # by torch.compile, in one graph
+    dropouts: int = 0  # places where the small one drops out, but for those inside nn.LSTM
     rejects: tuple[dict[str, Any], ...] = ()  # further arguments that are refused by name
 
 
@@ -109,6 +110,7 @@ CASES = {
         graph="required",
         times=True,
         per_node={"node_": 0},
+        dropouts=17,  # graph 1; in each layer 2 convolutions, states, 2 attentions (weights and output); 2 positions
         rejects=({"heads": 3}, {"in_features": 2}, {"in_features": 4}),
     ),
     "gwnet": Case(
@@ -117,7 +119,8 @@ CASES = {
         windows=(1, 13),  # the receptive field
         graph="optional",
         per_node={"adaptive": 0},
-        rejects=({"input_features": 4}, {"blocks": 1, "layers": 1, "window": 2}),
+        dropouts=7,  # after every graph convolution; the last of 8 layers has none
+        rejects=({"input_features": 4}, {"blocks": 1, "layers": 1, "window": 2}, {"adaptive": "no"}, {"adaptive": 2}),
     ),
     "lstm": Case(
         small={"embedding": 3, "hidden": 4, "head": 5},
@@ -131,6 +134,7 @@ CASES = {
         tiny={"adaptive_embedding": 2, "feed_forward": 3, "layers": 1},
         times=True,
         per_node={"adaptive": 1},
+        dropouts=8,  # after attention and after the feed-forward part of 4 layers
         rejects=({"heads": 5}, {"in_features": 2}),
     ),
     "stgcn": Case(
@@ -139,6 +143,7 @@ CASES = {
         windows=(9, None),  # four convolutions take away Kt - 1 steps each
         graph="required",
         per_node={"norm": 0},  # LayerNorm's parameters
+        dropouts=3,  # after both blocks and before the last layer
         rejects=({"input_features": 4},),
     ),
 }

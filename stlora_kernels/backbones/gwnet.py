@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from stlora_kernels.backbones.graph import GraphProduct, check_memory, dense_product, required_graph, transition
 from stlora_kernels.backbones.registry import register
 from stlora_kernels.errors import InputError
-from stlora_kernels.nn.checks import check_input_features, check_probability, check_signal, check_sizes
+from stlora_kernels.nn.checks import check_choice, check_input_features, check_probability, check_signal, check_sizes
 
 # Inside, nodes come first, [N, T, B, C]: a graph product is then one matrix product over [N, T*B*C], without a copy.
 
@@ -194,6 +194,7 @@ class GraphWaveNet(nn.Module):
         check_sizes(residual_channels=residual_channels, dilation_channels=dilation_channels)
         check_sizes(skip_channels=skip_channels, end_channels=end_channels)
         check_probability("dropout", dropout)
+        check_choice("adaptive", adaptive, (True, False))
         if blocks * layers < 2:
             raise InputError("layers: got 1 layer in 1 block, expected at least 2 in all: the last one reads no graph")
         receptive_field = 1 + blocks * (kernel_size - 1) * (2**layers - 1)

@@ -65,3 +65,11 @@ def check_signal(name: str, x: Tensor, steps: int, num_nodes: int | None, featur
         raise InputError(f"{name}: got a tensor on {x.device}, expected {like.device} like the model")
     if x.dtype != like.dtype and not autocast_is_on(x):
         raise InputError(f"{name}: got dtype {x.dtype}, expected {like.dtype} like the model")
+
+
+def check_forecast(y: object, expected: list[int]) -> None:
+    """Raise InputError unless what a backbone returned is a tensor of this shape, ``[B, H, N, out]``."""
+    if not isinstance(y, Tensor):
+        raise InputError(f"backbone: its forecast is a {type(y).__name__}, expected a tensor {expected}")
+    if list(y.shape) != expected:
+        raise InputError(f"backbone: its forecast has shape {list(y.shape)}, expected {expected}")

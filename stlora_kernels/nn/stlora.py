@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from stlora_kernels.errors import InputError
-from stlora_kernels.nn.checks import check_choice, check_signal, check_sizes
+from stlora_kernels.nn.checks import check_choice, check_forecast, check_signal, check_sizes
 from stlora_kernels.nn.nsp import NSP, as_forecast, join, joined_size
 
 HISTORY = ("every", "from_second")
@@ -140,9 +140,7 @@ class STLoRA(nn.Module):
 
     def _base_forecast(self, x: Tensor) -> Tensor:
         base = self.backbone(x)  # frozen, too, it hands gradients down to x; its parameters ask for none
-        expected = [x.shape[0], self.horizon, self.num_nodes, self.out_features]
-        if list(base.shape) != expected:
-            raise InputError(f"backbone: its forecast has shape {list(base.shape)}, expected {expected}")
+        check_forecast(base, [x.shape[0], self.horizon, self.num_nodes, self.out_features])
         return base
 
     def adapter_parameters(self) -> Iterator[nn.Parameter]:

@@ -183,7 +183,7 @@ class TrainConfig:
         return replace(there, **said)
 
     def complete(self) -> "TrainConfig":
-        """The same with nothing left open, to be kept with the run."""
+        """The same with nothing left open: what a model is built and kept with."""
         return replace(self, **vars(self.recipe()))
 
     @property

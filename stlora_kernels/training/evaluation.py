@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from stlora_kernels.baselines import Baseline, HistoricalAverage
 from stlora_kernels.data import Batch, ForecastData, Windows
+from stlora_kernels.nn.checks import check_forecast
 from stlora_kernels.nn.stlora import STLoRA
 from stlora_kernels.training.metrics import ScoreMeter, Scores, valid_mask
 
@@ -14,9 +15,14 @@ DAYS_PER_WEEK = 7
 
 
 def forecast(model: nn.Module, batch: Batch, data: ForecastData, device: torch.device) -> tuple[Tensor, Tensor | None]:
-    """The model's forecast in real units ``[B, H, N, 1]``, and the gate if it has one."""
+    """The model's forecast in real units ``[B, H, N, 1]``, and the gate if it has one.
+
+    Raises:
+        InputError: if what a backbone of the user's own returns is not standardised values ``[B, H, N, 1]``.
+    """
     x = batch.x.to(device, non_blocking=True)
     y, gate = model(x, return_gate=True) if isinstance(model, STLoRA) else (model(x), None)
+    check_forecast(y, [len(x), data.horizon, data.num_nodes, data.out_features])
     return data.scaler.inverse_transform(y), gate
 
 

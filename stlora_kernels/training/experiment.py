@@ -47,7 +47,7 @@ def train(config: TrainConfig, *, overwrite: bool = False, quiet: bool | None = 
     for module in ("rich", "safetensors", "yaml"):  # now rather than after hours of training
         require(module, "train")
     config.validate()
-    config = config.complete()
+    asked, config = config, config.complete()
     folder = config.run_folder
     check_folder(folder, overwrite)
     device = resolve_device(config.device)
@@ -57,12 +57,12 @@ def train(config: TrainConfig, *, overwrite: bool = False, quiet: bool | None = 
     progress = Progress(quiet)
     progress.say(_opening(config, data, device))
     if isinstance(model, Baseline):
-        return _train_baseline(model, data, config, device, folder)
+        return _train_baseline(model, data, asked, device)
     progress.say(str(config.recipe()))
 
     def keep(epoch: Epoch) -> None:
         if trainer.best is None:
-            start_folder(folder, config)
+            start_folder(folder, asked)
         about = _about(config, data, epoch.validation) | {"epoch": epoch.number}
         save_checkpoint(folder / BEST, model.state_dict(), about)
 
@@ -79,15 +79,13 @@ def train(config: TrainConfig, *, overwrite: bool = False, quiet: bool | None = 
     return replace(report, notes=(*_closing(trainer, metrics), f"Run folder: {folder}"))
 
 
-def _train_baseline(
-    model: Baseline, data: ForecastData, config: TrainConfig, device: torch.device, folder: Path
-) -> Report:
+def _train_baseline(model: Baseline, data: ForecastData, asked: TrainConfig, device: torch.device) -> Report:
     """What ``train`` does with a model that knows no epochs."""
+    config, folder = asked.complete(), asked.run_folder
     fit = fit_baseline(model, data, config, device)
-    start_folder(folder, config)
-    save_checkpoint(
-        folder / BEST, model.state_dict(), _about(config, data, fit.validation) | {"epoch": 0, "fit": fit.how}
-    )
+    start_folder(folder, asked)
+    about = _about(config, data, fit.validation) | {"epoch": 0, "fit": fit.how}
+    save_checkpoint(folder / BEST, model.state_dict(), about)
     report = measure(model, data, config, device, folder)
     learned = {"fit": fit.how, "seconds": fit.seconds, "validation": fit.validation.as_dict()}
     _write_metrics(folder, config, report, device, learned)
@@ -176,11 +174,15 @@ def check_folder(folder: Path, overwrite: bool) -> None:
         raise InputError(f"--output: {folder} cannot be made, because {there} is not a folder one can write to")
 
 
-def start_folder(folder: Path, config: TrainConfig) -> None:
-    """Make the run folder; what an earlier run left in it no longer belongs to what follows."""
+def start_folder(folder: Path, asked: TrainConfig) -> None:
+    """Make the run folder; what an earlier run left in it no longer belongs to what follows.
+
+    Its configuration is what was asked for: started again with another backbone, it leaves open what this one left
+    open. What was made of it is in the checkpoint and in the metrics, and here for the reader.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / METRICS).unlink(missing_ok=True)
-    write_text(folder / CONFIG, config.to_yaml())
+    write_text(folder / CONFIG, f"{asked.to_yaml()}# null, as published: {asked.recipe()}\n")
 
 
 def _opening(config: TrainConfig, data: ForecastData, device: torch.device) -> str:
@@ -201,6 +203,9 @@ def _closing(trainer: Trainer, metrics: Mapping[str, Any]) -> Iterator[str]:
     whole = trainer.data.train.num_batches(trainer.recipe.batch_size)
     if trainer.batches_per_epoch < whole:
         yield f"Quick run: {trainer.batches_per_epoch} of {whole} training batches per epoch (--max-batches)"
+    last, horizon = trainer.history[-1].counted, trainer.data.horizon
+    if last < horizon:
+        yield f"Ended inside its curriculum: the loss counted {last} of {horizon} steps of the horizon at last"
 
 
 def _kept(folder: Path, best: Epoch | None) -> str:
@@ -227,6 +232,7 @@ def _training(trainer: Trainer) -> dict[str, Any]:
             {
                 "epoch": epoch.number,
                 "train_loss": epoch.train_loss,
+                "steps_counted": epoch.counted,
                 "validation": epoch.validation.as_dict(),
                 "learning_rate": epoch.learning_rate,
                 "seconds": epoch.seconds,

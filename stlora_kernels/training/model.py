@@ -1,5 +1,6 @@
 """From a configuration and its data to a model."""
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,9 @@ def build_model(config: TrainConfig, data: ForecastData, device: torch.device) -
 
     The backbone is drawn first, so that one seed gives it the same weights with and without the adapter.
 
+    Args:
+        config: complete (``TrainConfig.complete``); where it names no argument, the backbone has its own default.
+
     Raises:
         InputError: for an unknown backbone or sizes, graph, checkpoint or kernel backend that do not fit.
     """
@@ -57,7 +61,7 @@ def build_model(config: TrainConfig, data: ForecastData, device: torch.device) -
         "window": data.window,
         "horizon": data.horizon,
     }
-    own = arguments_of(config.recipe().backbone_args)
+    own = arguments_of(config.backbone_args)
     if taken := own.keys() & {*shapes, "adjacency", "steps_per_day"}:
         raise InputError(f"--backbone-args: got {min(taken)}, which the data decide")
     backbone = build_backbone(
@@ -70,7 +74,7 @@ def build_model(config: TrainConfig, data: ForecastData, device: torch.device) -
     if isinstance(backbone, Baseline):
         refuse_adaptation(config)
     if config.backbone_checkpoint is not None:
-        load_backbone(backbone, config.backbone_checkpoint, config.backbone)
+        load_backbone(backbone, config.backbone_checkpoint, config)
     if not config.stlora:
         return backbone.to(device)
     return STLoRA(backbone, **shapes, **asdict(config.adapter), frozen=config.frozen, backend=config.backend).to(device)
@@ -91,17 +95,26 @@ def refuse_adaptation(config: TrainConfig) -> None:
             )
 
 
-def load_backbone(backbone: nn.Module, path: Path, name: str) -> None:
+def load_backbone(backbone: nn.Module, path: Path, config: TrainConfig) -> None:
     """Fill ``backbone`` from the checkpoint of a plain run, or of the backbone inside an adapted one.
 
     Raises:
-        InputError: if the checkpoint is of another backbone or of other sizes.
+        InputError: if the checkpoint is of another backbone, of other arguments (not all of which change a size) or of
+            other sizes.
     """
     tensors, about = load_checkpoint(path)
-    saved = about["config"]["backbone"]
-    if saved != name:
-        raise InputError(f"--backbone-checkpoint: {path} holds a {saved!r}, expected a {name!r}")
-    if about["config"]["stlora"]:
+    saved = about["config"]
+    if saved["backbone"].lower() != config.backbone.lower():
+        raise InputError(f"--backbone-checkpoint: {path} holds a {saved['backbone']!r}, expected a {config.backbone!r}")
+    there, here = (arguments_of(tuple(args)) for args in (saved.get("backbone_args", ()), config.backbone_args))
+    if there != here:
+        words = [
+            " ".join(f"{name}={json.dumps(value)}" for name, value in own.items()) or "none" for own in (there, here)
+        ]
+        raise InputError(
+            f"--backbone-checkpoint: {path} has --backbone-args {words[0]}, this run {words[1]}: give the same"
+        )
+    if saved["stlora"]:
         prefix = "backbone."
         tensors = {key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)}
     fill(backbone, tensors, path)

@@ -1,10 +1,11 @@
 """From the command line and YAML to a configuration."""
 
 import io
+import json
 import re
 from collections.abc import Sequence
 from contextlib import redirect_stderr
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -47,7 +48,12 @@ def parse_train(argv: Sequence[str]) -> tuple[TrainConfig, bool, bool]:
     how: dict[str, Any] = {"prog": prog, "config": (tyro.conf.DisallowNone,)}
     options = parse(Options, argv, description=TRAIN_HELP, **how)
     if options.config is not None:
+        said = options.run
         options = parse(Options, argv, default=Options(run=load_yaml(options.config)), **how)
+        if said.step_size is not None and said.milestones is None:  # two ways to say one thing
+            options = replace(options, run=replace(options.run, milestones=None))
+        if said.milestones is not None and said.step_size is None:
+            options = replace(options, run=replace(options.run, step_size=None))
     options.run.validate()
     return options.run, options.overwrite, options.quiet
 
@@ -136,6 +142,8 @@ def _as_arguments(values: dict[Any, Any], prefix: str = "") -> list[str]:
         name = f"{prefix}{str(key).replace('_', '-')}"
         if name in ("help", "h") or name.startswith("tyro-"):  # the parser's own options, which end the program
             raise InputError(f"--{name} is no key of a configuration (see --help)")
+        if name == "backbone-args" and isinstance(value, dict):  # as one would write it in YAML
+            value = [f"{own}={json.dumps(argument)}" for own, argument in value.items()]
         if isinstance(value, dict):
             arguments += _as_arguments(value, f"{name}.")
         else:

@@ -5,8 +5,10 @@ Every loss leaves out missing targets, which not all of the published trainings 
 
 Sources: LSTM: liuxu77/LargeST. STGCN: hazdzz/STGCN (which minimises the squared error of one step; here the absolute
 error of all, as the others). Graph WaveNet: nnzhan/Graph-WaveNet. AGCRN: LeiBAI/AGCRN. STAEformer:
-XDZhelheim/STAEformer. D2STGNN: GestaltCogTeam/D2STGNN, and for PEMS03 and PEMS07 GestaltCogTeam/BasicTS. Any other
-backbone is trained as the ST-LoRA paper (arXiv 2404.07919) trains.
+XDZhelheim/STAEformer. D2STGNN: GestaltCogTeam/D2STGNN, whose learning rate starts anew as the warm-up ends, and for
+PEMS03 and PEMS07 the figures of GestaltCogTeam/BasicTS, where it does not. (D2STGNN's own runs on flow scale by the
+least and the largest value; here every value is standardised.) Any other backbone is trained as the ST-LoRA paper
+(arXiv 2404.07919) trains.
 """
 
 from dataclasses import dataclass

@@ -36,6 +36,7 @@ class Epoch:
     validation: Scores
     learning_rate: float
     seconds: float  # of training, without validation
+    counted: int  # steps of the horizon in the last batch's loss
 
 
 def seed_everything(seed: int) -> None:
@@ -67,6 +68,8 @@ class Trainer:
         self.keep, self.progress = keep, progress
         self.check: Callable[[], None] | None = None
         self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        if not self.trained:
+            raise InputError("the model has no parameters to train")
         self.recipe = recipe = config.recipe()
         optimizer = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer]
         self.optimizer = optimizer(self.trained, recipe.learning_rate, weight_decay=recipe.weight_decay)
@@ -76,6 +79,7 @@ class Trainer:
         else:
             self.scheduler = torch.optim.lr_scheduler.StepLR(self.optimizer, recipe.step_size or NEVER, recipe.gamma)
         self.steps = 0  # done so far
+        self.counted = data.horizon  # steps of the horizon in the last loss
         self.order = torch.Generator().manual_seed(config.seed)
         self.history: list[Epoch] = []
         self.best: Epoch | None = None
@@ -98,7 +102,9 @@ class Trainer:
                 self.keep(epoch)
                 self.best = epoch
             self.progress.say(self._line(epoch, better))
-            if self.best is not None and number - self.best.number >= self.recipe.patience:
+            # Inside the curriculum no epoch has seen all that it is judged by.
+            since = max(self.best.number, self._curriculum_end()) if self.best is not None else number
+            if number - since >= self.recipe.patience:
                 break
         assert self.best is not None  # at least one epoch, and each has a finite validation MAE
         return self.best
@@ -116,7 +122,7 @@ class Trainer:
             raise InputError("validation part: every target is missing, there is nothing to choose the best epoch by")
         if not math.isfinite(validation.pooled.mae):
             raise NonFiniteLossError(f"epoch {number}: the validation MAE is {validation.pooled.mae}")
-        return Epoch(number, sum(losses) / len(losses), validation, float(learning_rate), seconds)
+        return Epoch(number, sum(losses) / len(losses), validation, float(learning_rate), seconds, self.counted)
 
     def _steps_counted(self) -> int:
         """How many steps of the horizon the loss counts now; as the warm-up ends, the learning rate starts anew."""
@@ -128,6 +134,11 @@ class Trainer:
             for group in self.optimizer.param_groups:
                 group["lr"] = recipe.learning_rate
         return curriculum_steps(self.steps, warm, recipe.curriculum * self.batches_per_epoch, horizon)
+
+    def _curriculum_end(self) -> int:
+        """The epoch before the first in which the loss counts the whole horizon from its first batch on; 0: always."""
+        recipe = self.recipe
+        return recipe.warmup + recipe.curriculum * (self.data.horizon - 1) if recipe.curriculum else 0
 
     def _train_batches(self, number: int) -> Iterator[Batch]:
         batches = self.data.train.batches(self.recipe.batch_size, shuffle=True, generator=self.order)
@@ -143,7 +154,7 @@ class Trainer:
         """One step of the optimizer; returns the loss. Epoch and position, from 1, say where it failed if it does."""
         if self.check is not None:
             self.check()
-        counted = self._steps_counted()
+        counted = self.counted = self._steps_counted()
         prediction, gate = forecast(self.model, batch, self.data, self.device)
         target = batch.y.to(self.device, non_blocking=True)
         loss = forecast_loss(
@@ -167,9 +178,12 @@ class Trainer:
         self.steps += 1
         return float(loss.detach())
 
+    def _part(self, epoch: Epoch) -> str:
+        return f" of {epoch.counted} step(s)" if epoch.counted < self.data.horizon else ""
+
     def _line(self, epoch: Epoch, better: bool) -> str:
         return (
             f"epoch {epoch.number:{len(str(self.recipe.epochs))}}/{self.recipe.epochs}"
-            f"  train {epoch.train_loss:.3f}  validation MAE {epoch.validation.pooled.mae:.3f}"
+            f"  train {epoch.train_loss:.3f}{self._part(epoch)}  validation MAE {epoch.validation.pooled.mae:.3f}"
             f"  lr {epoch.learning_rate:.3g}  {epoch.seconds:.1f} s{'  best' if better else ''}"
         )

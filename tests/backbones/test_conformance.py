@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from backbone_cases import (
     CASES,
     GRAPHS,
@@ -231,6 +232,20 @@ def test_one_seed_gives_one_training_step(name):
         return y, {key: p.grad for key, p in trained(model).items()}
 
     torch.testing.assert_close(step(), step(), rtol=0, atol=0)
+
+
+@every_backbone
+def test_drops_out_in_every_place_of_the_published_model(name, monkeypatch):
+    places, dropout = [], F.dropout
+
+    def remembered(x, p=0.5, training=True, inplace=False):
+        if training and p == 0.25:
+            places.append(list(x.shape))
+        return dropout(x, p, training, inplace)
+
+    monkeypatch.setattr(F, "dropout", remembered)
+    make(name, **({"dropout": 0.25} if has_dropout(name) else {})).train()(signal())
+    assert len(places) == case_of(name).dropouts, places
 
 
 @every_backbone

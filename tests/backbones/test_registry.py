@@ -95,6 +95,7 @@ def test_a_class_of_ones_own_is_imported(own_backbones):
         ("builtins:dict.fromkeys", r"'builtins:dict.fromkeys' cannot be imported"),
         ("builtins:min", r"'builtins:min' cannot be called with num_nodes, .*: no signature"),
         (":Model", r"':Model' cannot be imported"),
+        ("..relative:Model", r"'..relative:Model' cannot be imported"),
         ("own_backbones:not_a_module", r"'own_backbones:not_a_module' made a int, expected a torch.nn.Module"),
     ],
 )

@@ -1,15 +1,19 @@
 """A run from configuration to result, the folder it leaves, and the same result from the folder."""
 
 import json
+import sys
 from dataclasses import replace
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
 
 from stlora_kernels.errors import InputError
 from stlora_kernels.training import experiment
-from stlora_kernels.training.checkpoint import load_checkpoint
-from stlora_kernels.training.experiment import evaluate_run, train
+from stlora_kernels.training.checkpoint import load_checkpoint, save_checkpoint
+from stlora_kernels.training.experiment import evaluate_run, load_data, train
 from stlora_kernels.training.options import load_yaml
 from stlora_kernels.training.trainer import NonFiniteLossError
 
@@ -24,7 +28,8 @@ FINISHED = ["best.json", "best.safetensors", "config.yaml", "metrics.json"]
 def test_run_folder_holds_configuration_checkpoint_and_metrics(tiny):
     report = train(tiny)
     assert files(tiny.output) == FINISHED
-    assert load_yaml(tiny.output / "config.yaml") == tiny.complete()
+    assert load_yaml(tiny.output / "config.yaml") == tiny
+    assert str(tiny.recipe()) in (tiny.output / "config.yaml").read_text()
     metrics = json.loads((tiny.output / "metrics.json").read_text())
     assert list(metrics["test"]) == ["lstm + ST-LoRA", "HA (weekly slot)", "HA (window mean)", "HA (last value)"]
     assert metrics["test"]["lstm + ST-LoRA"] == report.scores["lstm + ST-LoRA"].as_dict()
@@ -214,3 +219,72 @@ def test_an_interrupted_rerun_does_not_keep_the_metrics_of_the_run_before(tiny, 
         train(replace(tiny, seed=1), overwrite=True)
     assert files(tiny.output) == ["best.json", "best.safetensors", "config.yaml"]
     assert load_checkpoint(tiny.output)[1]["config"]["seed"] == 1
+
+
+def test_a_configuration_used_again_leaves_open_what_it_left_open(tiny):
+    """The settings of one backbone are not those of another."""
+    train(replace(tiny, backbone="agcrn", stlora=False, backbone_args=("hidden=4",)))
+    again = replace(load_yaml(tiny.output / "config.yaml"), backbone="lstm", backbone_args=())
+    assert again.recipe().learning_rate == 1e-3
+
+
+def test_a_run_of_before_the_backbones_arguments_is_built_with_its_defaults(tiny, monkeypatch):
+    monkeypatch.setattr("stlora_kernels.training.experiment.load_data", lambda config: load_data(tiny))
+    train(replace(tiny, dataset="PEMS08", backbone="agcrn", stlora=False, backbone_args=("embedding=10",)))
+    tensors, about = load_checkpoint(tiny.output)
+    del about["config"]["backbone_args"]
+    save_checkpoint(tiny.output / "best.safetensors", tensors, about)
+    evaluate_run(tiny.output)  # the published embedding of PEMS08 is 2
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "words"),
+    [
+        (("heads=2", "layers=1"), ("layers=1",), "heads=2 layers=1, this run layers=1"),
+        (("layers=1",), (), "has --backbone-args layers=1, this run none"),
+    ],
+)
+def test_a_checkpoint_of_other_arguments_is_refused(tiny, first, then, words):
+    """Heads change no size, only the function."""
+    plain = replace(tiny, backbone="staeformer", stlora=False, epochs=1, max_batches=1)
+    train(replace(plain, backbone_args=first))
+    adapted = replace(plain, stlora=True, backbone_checkpoint=tiny.output, output=tiny.output.with_name("adapted"))
+    with pytest.raises(InputError, match=words):
+        train(replace(adapted, backbone_args=then))
+    train(replace(adapted, backbone_args=first, backbone="STAEformer"))
+
+
+class Odd(nn.Module):
+    """A backbone of one's own that returns something else."""
+
+    def __init__(self, what, **shapes):
+        super().__init__()
+        self.what, self.level = what, nn.Parameter(torch.zeros(()))
+
+    def forward(self, x):
+        y = self.level.expand(len(x), 12, x.shape[2], 1)
+        returned = {"tuple": (y,), "nothing": None, "no channel": y[..., 0], "one node": y[:, :, :1]}
+        return returned[self.what]
+
+
+@pytest.mark.parametrize("stlora", [False, True])
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ("tuple", "its forecast is a tuple, expected a tensor"),
+        ("nothing", "its forecast is a NoneType, expected a tensor"),
+        ("no channel", r"its forecast has shape \[64, 12, 5\], expected \[64, 12, 5, 1\]"),
+        ("one node", r"its forecast has shape \[64, 12, 1, 1\], expected \[64, 12, 5, 1\]"),
+    ],
+)
+def test_what_a_backbone_of_ones_own_returns_is_checked(tiny, monkeypatch, what, words, stlora):
+    monkeypatch.setitem(sys.modules, "odd_backbone", SimpleNamespace(Odd=partial(Odd, what)))
+    with pytest.raises(InputError, match=words):
+        train(replace(tiny, backbone="odd_backbone:Odd", stlora=stlora))
+    assert not tiny.output.exists()
+
+
+def test_a_model_without_parameters_cannot_be_trained(tiny, monkeypatch):
+    monkeypatch.setitem(sys.modules, "odd_backbone", SimpleNamespace(Idle=lambda **shapes: nn.Identity()))
+    with pytest.raises(InputError, match="the model has no parameters to train"):
+        train(replace(tiny, backbone="odd_backbone:Idle", stlora=False))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from stlora_kernels.errors import InputError, MissingFileError
-from stlora_kernels.training.config import AdapterConfig, TrainConfig
+from stlora_kernels.training.config import AdapterConfig, TrainConfig, arguments_of
 from stlora_kernels.training.options import config_from_dict, load_yaml, parse_evaluate, parse_train
 
 
@@ -68,6 +68,28 @@ def test_command_line_wins_over_yaml_and_yaml_over_defaults(tmp_path):
     config = parsed("--config", str(file), "--epochs", "9", "--adapter.rank", "3")
     assert config == TrainConfig(epochs=9, batch_size=8, stlora=True, adapter=AdapterConfig(rank=3, layers=2))
     assert not parsed("--config", str(file), "--no-stlora").stlora
+
+
+@pytest.mark.parametrize(
+    ("written", "said", "expected"),
+    [
+        ("milestones: [3, 4]", ["--step-size", "5"], (5, ())),
+        ("step_size: 5", ["--milestones", "3", "4"], (0, (3, 4))),
+        ("step_size: 5", [], (5, ())),
+        ("backbone: stgcn", ["--milestones", "3"], (0, (3,))),
+    ],
+)
+def test_a_decay_of_the_command_line_takes_the_place_of_one_in_the_file(tmp_path, written, said, expected):
+    file = tmp_path / "run.yaml"
+    file.write_text(written + "\n")
+    recipe = parsed("--config", str(file), *said).recipe()
+    assert (recipe.step_size, recipe.milestones) == expected
+
+
+def test_the_backbones_arguments_may_be_a_mapping_in_yaml(tmp_path):
+    file = tmp_path / "run.yaml"
+    file.write_text("backbone_args: {embedding: 4, adaptive: false, channels: [8, 4]}\n")
+    assert arguments_of(load_yaml(file).backbone_args) == {"embedding": 4, "adaptive": False, "channels": [8, 4]}
 
 
 UNUSUAL = TrainConfig(

@@ -1,5 +1,6 @@
 """The published trainings: what the table says, who may overrule it, and that every backbone has a row."""
 
+import json
 from dataclasses import fields, replace
 
 import pytest
@@ -58,6 +59,52 @@ def test_a_log_says_how_a_model_is_trained(tiny, capsys):
     assert f"\n{tiny.recipe()}".replace("at most 2 epochs", "at most 1 epochs") in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "row",
+    # backbone, set: epochs, patience, batch; rate, weight decay; decay; gradients; curriculum (written down apart)
+    """
+    lstm        PEMS04    100   30  64  0.001  0.0001  never             5  0 0
+    stgcn       PEMS04   1000   10  32  0.001  0.001   10 0.95           0  0 0
+    gwnet       PEMS04    100  100  64  0.001  0.0001  never             5  0 0
+    agcrn       PEMS04    100   15  64  0.003  0       never             0  0 0
+    staeformer  METR-LA   200   30  16  0.001  0.0003  [20,30] 0.1       0  0 0
+    staeformer  PEMS-BAY  300   20  16  0.001  0.0001  [10,30] 0.1       0  0 0
+    staeformer  PEMS03    300   20  16  0.001  0.0005  [15,30,40] 0.1    0  0 0
+    staeformer  PEMS04    300   20  16  0.001  0.0005  [15,30,50] 0.1    0  0 0
+    staeformer  PEMS07    300   20  16  0.001  0.001   [15,35,50] 0.1    0  0 0
+    staeformer  PEMS08    300   30  16  0.001  0.0015  [25,45,65] 0.1    0  0 0
+    d2stgnn     METR-LA    80  100  32  0.002  0.00001 [1,30,38,46,54,62,70,80] 0.5  5  0 6
+    d2stgnn     PEMS-BAY   80  100  32  0.002  0.00001 [1,30,38,46,54,62,70,80] 0.5  5  30 3
+    d2stgnn     PEMS03    100  100  16  0.002  0.00001 [1,30,38,46,54,150] 0.5       5  30 3
+    d2stgnn     PEMS04    300  100  32  0.002  0.00001 [1,30,38,46,54,200] 0.5       5  30 3
+    d2stgnn     PEMS07    100  100   8  0.002  0.00001 [1,30,38,46,54,150] 0.5       5  30 3
+    d2stgnn     PEMS08    300  100  16  0.002  0.00001 [1,30,38,46,54,200] 0.5       5  30 3
+    """.strip().splitlines(),
+    ids=lambda row: "-".join(row.split()[:2]),
+)
+def test_every_figure_of_the_table(row):
+    backbone, dataset, epochs, patience, batch, rate, weight_decay, decay, *rest = row.split()
+    gamma = rest.pop(0) if decay != "never" else None
+    recipe = published(backbone, dataset)
+    assert (recipe.epochs, recipe.patience, recipe.batch_size) == (int(epochs), int(patience), int(batch))
+    assert (recipe.learning_rate, recipe.weight_decay) == (float(rate), float(weight_decay))
+    assert (recipe.clip, recipe.warmup, recipe.curriculum) == tuple(map(float, rest))
+    assert recipe.milestones == tuple(json.loads(decay) if decay[0] == "[" else ())
+    assert recipe.step_size == (int(decay) if decay.isdigit() else 0)
+    assert gamma is None or recipe.gamma == float(gamma)
+
+
+@pytest.mark.parametrize("dataset", [info.name for info in DATASETS.values()])
+def test_sizes_of_the_model_that_differ_between_the_sets(dataset):
+    twelve = ("node_embedding=12", "time_embedding=12")
+    assert published("d2stgnn", dataset).backbone_args == (
+        twelve if dataset in ("PEMS-BAY", "PEMS03", "PEMS04") else ()
+    )
+    assert published("agcrn", dataset).backbone_args == (("embedding=2",) if dataset == "PEMS08" else ())
+    on_flow = dataset in ("PEMS03", "PEMS04", "PEMS07", "PEMS08")
+    assert published("staeformer", dataset).loss == ("huber" if on_flow else "mae")
+
+
 def test_options_are_those_of_the_recipe_and_overrule_it():
     assert {field.name for field in fields(Recipe)} <= {field.name for field in fields(TrainConfig)}
     config = TrainConfig(backbone="staeformer", dataset="PEMS08", epochs=7, clip=1.0)
@@ -96,7 +143,8 @@ def test_arguments_reach_the_backbone_over_those_published(tiny):
     data = load_data(config)
 
     def embedding(**changes):
-        return build_model(replace(config, **changes), data, torch.device("cpu")).state_dict()["embedding"].shape[1]
+        asked = replace(config, **changes)
+        return build_model(asked.complete(), data, torch.device("cpu")).state_dict()["embedding"].shape[1]
 
     assert embedding() == 10
     assert embedding(dataset="PEMS08") == 2

@@ -11,7 +11,7 @@ from stlora_kernels.errors import InputError
 from stlora_kernels.training.evaluation import evaluate, evaluate_ha
 from stlora_kernels.training.experiment import load_data
 from stlora_kernels.training.loss import forecast_loss, masked_mae
-from stlora_kernels.training.metrics import ScoreMeter
+from stlora_kernels.training.metrics import Errors, ScoreMeter, Scores
 from stlora_kernels.training.model import build_model
 from stlora_kernels.training.progress import Progress
 from stlora_kernels.training.trainer import NonFiniteLossError, Trainer, seed_everything
@@ -85,11 +85,12 @@ def test_learning_rate_decays_after_the_milestones(tiny):
 
 
 def test_the_curriculum_counts_more_of_the_horizon_with_time_and_starts_the_learning_rate_anew(tiny, monkeypatch):
-    counted = []
+    counted, rates = [], []
 
     def remembered(prediction, target, *rest):
         assert prediction.shape == target.shape
         counted.append(prediction.shape[1])
+        rates.append(trainer.optimizer.param_groups[0]["lr"])
         return forecast_loss(prediction, target, *rest)
 
     monkeypatch.setattr("stlora_kernels.training.trainer.forecast_loss", remembered)
@@ -100,20 +101,42 @@ def test_the_curriculum_counts_more_of_the_horizon_with_time_and_starts_the_lear
     trainer = trainer_for(config, Constant())
     trainer.fit()
     assert counted == [12] * 6 + [1] * 3 + [2] * 3 + [3] * 3 + [4] * 3
-    rates = [epoch.learning_rate for epoch in trainer.history]
-    assert rates == pytest.approx([0.01, 0.005, 0.01, 0.01, 0.005, 0.005])
+    assert [epoch.counted for epoch in trainer.history] == [12, 12, 1, 2, 3, 4]
+    expected = [0.01, 0.005, 0.01, 0.01, 0.005, 0.005]
+    assert rates == pytest.approx([rate for rate in expected for _ in range(3)])
+    assert [epoch.learning_rate for epoch in trainer.history] == pytest.approx(expected)
 
 
-@pytest.mark.parametrize(("optimizer", "shrinks"), [("adam", 1.0), ("adamw", 1 - 0.1 * 0.5)])
-def test_weight_decay_is_part_of_the_gradient_or_beside_it(tiny, optimizer, shrinks):
+def test_patience_begins_with_the_whole_horizon(tiny):
+    """Inside the curriculum an epoch is judged by steps that it has not learned."""
+    config = replace(tiny, epochs=50, patience=3, max_batches=1, learning_rate=1e3, weight_decay=0.0)
+    without = trainer_for(config, Constant())
+    without.fit()
+    assert len(without.history) < 3 + 1 + 2 * 11
+    within = trainer_for(replace(config, warmup=1, curriculum=2), Constant())
+    within.fit()
+    assert len(within.history) == 1 + 2 * 11 + 3
+    assert within.history[-1].counted == 12
+
+
+def test_the_best_epoch_is_that_of_the_whole_horizon(tiny, monkeypatch):
+    def scores(first_step, pooled):
+        errors = Errors(pooled, pooled, pooled, 100)
+        return Scores((errors._replace(mae=first_step), *[errors] * 11), errors, errors)
+
+    measured = iter([scores(1.0, 9.0), scores(5.0, 3.0), scores(2.0, 4.0)])
+    monkeypatch.setattr("stlora_kernels.training.trainer.evaluate", lambda *_: next(measured))
+    assert trainer_for(replace(tiny, epochs=3, max_batches=1), Constant()).fit().number == 2
+
+
+@pytest.mark.parametrize(("optimizer", "expected"), [("adam", 4.0 - 0.1), ("adamw", 4.0 * (1 - 0.1 * 0.5))])
+def test_weight_decay_is_part_of_the_gradient_or_beside_it(tiny, optimizer, expected):
     """Where the gradient is zero, AdamW shrinks the weight by rate times decay, Adam steps by its rate."""
-    config = replace(tiny, optimizer=optimizer, learning_rate=0.1, weight_decay=0.5, max_batches=1, gamma=1.0)
-    model = Constant(3.0)
-    model.idle = nn.Parameter(torch.tensor(2.0))
-    trainer = trainer_for(config, model)
-    model.idle.grad = torch.zeros(())
+    model = Constant(4.0)
+    trainer = trainer_for(replace(tiny, optimizer=optimizer, learning_rate=0.1, weight_decay=0.5), model)
+    model.level.grad = torch.zeros(())
     trainer.optimizer.step()
-    assert model.idle.item() == pytest.approx(2.0 * shrinks if optimizer == "adamw" else 2.0 - 0.1, rel=1e-4)
+    assert model.level.item() == pytest.approx(expected, rel=1e-4)
 
 
 def test_the_loss_is_the_one_that_is_asked_for(tiny):
