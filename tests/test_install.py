@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tarfile
 import time
 import zipfile
 from pathlib import Path
@@ -27,8 +26,7 @@ def sdist(tmp_path_factory):
 
 def wheel_of(sdist: Path, folder: Path, **env: str) -> subprocess.CompletedProcess:
     """Build a wheel from the source distribution."""
-    with tarfile.open(sdist) as archive:
-        archive.extractall(folder, filter="data")
+    shutil.unpack_archive(sdist, folder)
     (source,) = folder.glob("stlora_kernels-*")
     command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-v", "-w", str(folder), "."]
     clean = {
