@@ -3,12 +3,14 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from stlora_kernels.errors import InputError
+
 PEMS_SOURCE = "the PEMS03/04/07/08 archive linked from https://github.com/Davidham3/STSGCN holds it"
 DCRNN_SOURCE = "https://github.com/liyaguang/DCRNN has the graphs and links to the .h5 files"
 TAXI_SOURCE = (
-    "it is that of https://github.com/lehaifeng/T-GCN with a first column of times, every 15 minutes from 2015-01-01"
+    "the folder data of https://github.com/lehaifeng/T-GCN; `python -m stlora_kernels.data prepare SZ-TAXI` adds the "
+    "column of times it lacks, every 15 minutes from 2015-01-01"
 )
-
 LARGEST_SOURCE = (
     "https://github.com/liuxu77/LargeST links to CA's files (Kaggle, needs a login), and its notebooks cut GLA and GBA "
     "out of them; one year is enough"
@@ -173,6 +175,19 @@ DATASETS = {
         _largest("GBA", 2352, 61246),
     )
 }
+
+
+def find_dataset(name: str) -> DatasetInfo:
+    """A set with files, by its name in upper or lower case.
+
+    Raises:
+        InputError: if there is no such set.
+    """
+    info = DATASETS.get(name.lower())
+    if info is None:
+        known = ", ".join(info.name for info in DATASETS.values())
+        raise InputError(f"no files are known of data set {name!r}, expected one of {known}")
+    return info
 
 
 def dataset_names() -> tuple[str, ...]:
