@@ -120,7 +120,7 @@ class Downloader:
             try:
                 finding = self._from_mirror(info, file, mirror, stage)
             except (TransferError, InputError) as error:
-                reasons.append(f"{address}: {error}")
+                reasons.append(f"tried {address}: {error}")
                 self.say(f"{file}: not from there: {error}")
             else:
                 self.say(f"{file}: {finding}")
@@ -155,7 +155,7 @@ class Downloader:
         place = self.folder / info.name
         lines = [f"{info.name}: these files could not be downloaded. Put them by hand into {place}:"]
         for file, reasons in failed.items():
-            lines += [f"  {place / file}", *(f"    tried {reason}" for reason in reasons)]
+            lines += [f"  {place / file}", *(f"    {reason}" for reason in reasons)]
         lines.append(f"  By hand: {info.source}.")
         lines.append(f"  Then: python -m stlora_kernels.data prepare {info.name} --data-dir {self.folder}")
         names = ", ".join(failed)

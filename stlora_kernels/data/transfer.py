@@ -135,7 +135,7 @@ class ResumingDownloader:
         self._about.write_text(json.dumps({"url": response.url, "version": None if packed else version}))
         done, recent, pause_ends = start, 0, time.monotonic() + self.timeout
         with self.partial.open("ab" if start else "wb") as file:
-            while chunk := response.raw.read1(CHUNK, decode_content=True):
+            while chunk := response.raw.read1(CHUNK, decode_content=True):  # raises where it ends too early
                 file.write(chunk)
                 done, recent = done + len(chunk), recent + len(chunk)
                 if self.progress is not None:
@@ -144,8 +144,6 @@ class ResumingDownloader:
                     if recent < LEAST_BYTES:
                         raise _BrokenOffError(f"only {recent} bytes came in {self.timeout:g} seconds")
                     recent, pause_ends = 0, time.monotonic() + self.timeout
-        if total is not None and done != total:
-            raise _BrokenOffError(f"{done} of {total} bytes came")
 
 
 def _cause(error: BaseException) -> BaseException:
@@ -156,5 +154,6 @@ def _cause(error: BaseException) -> BaseException:
 
 def _short(error: Exception) -> str:
     """What went wrong, without the connection that urllib3 names first."""
-    words = " ".join(str(_cause(error)).split())
+    cause = _cause(error)
+    words = " ".join(str(cause.args[0] if cause.args else cause).split())
     return re.sub(r"^.*(?:Connection|ConnectionPool)\(.*?\):? ?", "", words) or type(error).__name__
