@@ -72,7 +72,7 @@ def serve() -> Iterator[Site]:
                 return
             etag = page.etag or f'"{hashlib.md5(page.body).hexdigest()}"'
             start = 0
-            if asked and page.ranges and self.headers["If-Range"] == etag:
+            if asked and page.ranges and self.headers["If-Range"] in (None, etag):
                 start = int(asked.removeprefix("bytes=").removesuffix("-"))
             if start >= len(page.body) > 0 and start:
                 self.send_response(416)
