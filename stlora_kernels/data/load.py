@@ -1,12 +1,12 @@
 """``load_dataset``: a data set by name, or one's own csv."""
 
 import logging
-import os
 from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 
+from stlora_kernels.data.folders import chosen_folder, find_file, places
 from stlora_kernels.data.graph import binary_symmetric, select_sensors
 from stlora_kernels.data.readers import (
     read_graph_csv,
@@ -41,7 +41,8 @@ def load_dataset(
         name: one of ``dataset_names()``, in upper or lower case, or the path of a csv of one's own: first column the
             time, every further one a sensor.
         data_dir: where the files are, as ``data_dir/NAME/file`` or ``data_dir/file``; None: the environment variable
-            ``STLORA_DATA``. Not used for "synthetic" and one's own csv.
+            ``STLORA_DATA``, or else ``~/.cache/stlora``, where ``python -m stlora_kernels.data download NAME`` puts
+            them. Not used for "synthetic" and one's own csv.
         adjacency: a graph (``.csv`` or ``.pkl``) to use in place of the set's own; required with one's own csv. See
             ``readers.read_graph_csv`` for the tables it may be.
         first_step: date and time of the first step of an ``.npz``, which holds no times. Without it the registry's
@@ -78,7 +79,7 @@ def _refuse(name: str, **options: object) -> None:
 
 
 def _load_registered(info: DatasetInfo, folder: Path, adjacency: Path | None, first_step: str | None) -> SensorData:
-    values_path = _find(info, folder, info.values_file)
+    values_path = _find(info, folder, *info.values_files)
     graph_path = adjacency or _find(info, folder, *info.graph_files)
     ids_path = _find(info, folder, info.ids_file) if info.ids_file else None
     if values_path.suffix == ".npz":
@@ -137,23 +138,25 @@ def _load_own(path: Path, adjacency: Path | None) -> SensorData:
 
 
 def _data_folder(data_dir: str | Path | None) -> Path:
-    folder = data_dir or os.environ.get("STLORA_DATA")
-    if not folder:
-        raise MissingFileError("no data directory: give data_dir (--data-dir) or set STLORA_DATA")
-    if not Path(folder).is_dir():
-        wrong = "is not a folder" if Path(folder).exists() else "is not there"
-        raise MissingFileError(f"the data directory {Path(folder).absolute()} {wrong}")
-    return Path(folder)
+    folder = chosen_folder(data_dir)
+    if not folder.is_dir():
+        wrong = "is not a folder" if folder.exists() else "is not there"
+        raise MissingFileError(
+            f"the data directory {folder.absolute()} {wrong}: give data_dir (--data-dir) or set STLORA_DATA"
+        )
+    return folder
 
 
 def _find(info: DatasetInfo, folder: Path, *files: str) -> Path:
     """The first of ``files`` that is there, in the set's own folder or beside it."""
-    places = [place / file for file in files for place in (folder / info.name, folder)]
-    for place in places:
-        if place.is_file():
-            return place
-    looked = " or ".join(str(place) for place in places)
-    raise MissingFileError(f"{info.name}: no {' or '.join(files)}, looked for {looked}; {info.source}")
+    found = find_file(info, folder, *files)
+    if found is not None:
+        return found
+    looked = " or ".join(str(place) for place in places(info, folder, *files))
+    how = f"python -m stlora_kernels.data download {info.name} --data-dir {folder}"
+    raise MissingFileError(
+        f"{info.name}: no {' or '.join(files)}, looked for {looked}; get it by: {how} (by hand: {info.source})"
+    )
 
 
 def _npz_times(info: DatasetInfo, steps: int, first_step: str | None, path: Path) -> np.ndarray:

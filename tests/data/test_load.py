@@ -35,6 +35,7 @@ def own_csv(tmp_path):
 def test_every_registered_name_is_listed():
     assert dataset_names() == (
         *("METR-LA", "PEMS-BAY", "PEMS03", "PEMS04", "PEMS07", "PEMS08", "SZ-TAXI"),
+        *("LargeST-CA", "LargeST-GLA", "LargeST-GBA"),
         "synthetic",
     )
 
@@ -49,6 +50,7 @@ def test_every_registered_name_is_listed():
         pytest.param("PEMS07", "2017-08-06T23:55", id="PEMS07"),
         pytest.param("PEMS08", "2016-08-31T23:55", id="PEMS08"),
         pytest.param("SZ-TAXI", "2015-01-31T23:45", id="SZ-TAXI"),
+        pytest.param("LargeST-CA", "2021-12-31T23:45", id="LargeST-CA"),
     ],
 )
 def test_registered_calendars_end_when_the_sets_do(name, last_step):
@@ -161,8 +163,9 @@ def test_missing_files_are_named_with_where_to_put_and_get_them(tmp_path, name):
     with pytest.raises(MissingFileError) as error:
         load_dataset(name, tmp_path)
     info = DATASETS[name.lower()]
-    assert str(tmp_path / name / info.values_file) in str(error.value)
-    assert str(tmp_path / info.values_file) in str(error.value)
+    assert str(tmp_path / name / info.files[0]) in str(error.value)
+    assert str(tmp_path / info.files[0]) in str(error.value)
+    assert f"python -m stlora_kernels.data download {name} --data-dir {tmp_path}" in str(error.value)
     assert "https://github.com/" in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -173,10 +176,18 @@ def test_a_missing_graph_names_every_file_that_would_do(tmp_path):
         load_dataset("METR-LA", tmp_path)
 
 
-def test_no_data_folder_at_all_says_how_to_give_one(monkeypatch):
+def test_without_a_data_folder_the_cache_of_downloads_is_used(pems_folder, tmp_path, monkeypatch):
     monkeypatch.delenv("STLORA_DATA", raising=False)
-    with pytest.raises(MissingFileError, match=r"give data_dir .* or set STLORA_DATA"):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    with pytest.raises(
+        MissingFileError, match=r"home/\.cache/stlora is not there: give data_dir .* or set STLORA_DATA"
+    ):
         load_dataset("PEMS08")
+    cache = tmp_path / "home" / ".cache" / "stlora" / "PEMS08"
+    cache.mkdir(parents=True)
+    for file in ("PEMS08.npz", "PEMS08.csv"):
+        (pems_folder / file).rename(cache / file)
+    assert load_dataset("PEMS08").num_nodes == 170
 
 
 @pytest.mark.parametrize(
