@@ -20,6 +20,7 @@ class DatasetInfo:
         graph: how a csv of distances becomes the adjacency the field uses with this set: Gaussian kernel or
             binary and symmetric; "matrix" where the file is the adjacency itself. A pickle always is.
         ids_file: sensor ids in node order, for sets whose graph names sensors by id and whose values do not.
+        locations_file: coordinates by sensor id, for sets that come with them.
         num_nodes, num_steps, first_step: of the full set; published parts of it have fewer nodes or steps.
         source: how to get the files.
     """
@@ -36,6 +37,7 @@ class DatasetInfo:
     split: tuple[float, float, float]
     source: str
     ids_file: str | None = None
+    locations_file: str | None = None
     step_minutes: int = 5
     null_value: float = 0.0
 
@@ -77,6 +79,7 @@ DATASETS = {
             unit="mph",
             split=(0.7, 0.1, 0.2),
             source=DCRNN_SOURCE,
+            locations_file="graph_sensor_locations.csv",
         ),
         DatasetInfo(
             name="PEMS-BAY",
@@ -90,6 +93,7 @@ DATASETS = {
             unit="mph",
             split=(0.7, 0.1, 0.2),
             source=DCRNN_SOURCE,
+            locations_file="graph_sensor_locations_bay.csv",
         ),
         _pems("PEMS03", 358, 26208, "2018-09-01T00:00", ids_file="PEMS03.txt"),
         _pems("PEMS04", 307, 16992, "2018-01-01T00:00"),
