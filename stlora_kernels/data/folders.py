@@ -4,12 +4,28 @@ import os
 from pathlib import Path
 
 from stlora_kernels.data.registry import DatasetInfo
+from stlora_kernels.errors import MissingFileError
 
 
 def chosen_folder(data_dir: str | Path | None) -> Path:
     """The data directory: ``data_dir``, or the environment variable ``STLORA_DATA``, or ``~/.cache/stlora``."""
     given = data_dir or os.environ.get("STLORA_DATA")
     return Path(given).expanduser() if given else Path.home() / ".cache" / "stlora"
+
+
+def data_folder(data_dir: str | Path | None) -> Path:
+    """``chosen_folder``, which has to be there.
+
+    Raises:
+        MissingFileError: if it is not.
+    """
+    folder = chosen_folder(data_dir)
+    if not folder.is_dir():
+        wrong = "is not a folder" if folder.exists() else "is not there"
+        raise MissingFileError(
+            f"the data directory {folder.absolute()} {wrong}: give data_dir (--data-dir) or set STLORA_DATA"
+        )
+    return folder
 
 
 def places(info: DatasetInfo, folder: Path, *files: str) -> list[Path]:
@@ -20,3 +36,19 @@ def places(info: DatasetInfo, folder: Path, *files: str) -> list[Path]:
 def find_file(info: DatasetInfo, folder: Path, *files: str) -> Path | None:
     """The first of ``files`` that is there, in the set's own folder or beside it."""
     return next((place for place in places(info, folder, *files) if place.is_file()), None)
+
+
+def required_file(info: DatasetInfo, folder: Path, *files: str) -> Path:
+    """``find_file``, which has to find one.
+
+    Raises:
+        MissingFileError: if none is there, saying where it was looked for and how to get it.
+    """
+    found = find_file(info, folder, *files)
+    if found is not None:
+        return found
+    looked = " or ".join(str(place) for place in places(info, folder, *files))
+    how = f"python -m stlora_kernels.data download {info.name} --data-dir {folder}"
+    raise MissingFileError(
+        f"{info.name}: no {' or '.join(files)}, looked for {looked}; get it by: {how} (by hand: {info.source})"
+    )

@@ -1,26 +1,22 @@
 """``load_dataset``: a data set by name, or one's own csv."""
 
 import logging
+from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from stlora_kernels.data.folders import chosen_folder, find_file, places
-from stlora_kernels.data.graph import binary_symmetric, select_sensors
-from stlora_kernels.data.readers import (
-    read_graph_csv,
-    read_graph_pickle,
-    read_npz,
-    read_pandas_h5,
-    read_road_csv,
-    read_series_csv,
-)
+from stlora_kernels.data.folders import data_folder, required_file
+from stlora_kernels.data.graph import binary_symmetric
+from stlora_kernels.data.graph_source import GraphKind, GraphSource, check_graph_options, own_graph, registered_graph
+from stlora_kernels.data.readers import read_npz, read_pandas_h5, read_series_csv
 from stlora_kernels.data.readers.files import reading
 from stlora_kernels.data.registry import DATASETS, DatasetInfo, dataset_names
 from stlora_kernels.data.sensor_data import SECONDS_PER_DAY, SensorData
 from stlora_kernels.data.synthetic import synthetic
-from stlora_kernels.errors import InputError, MissingFileError
+from stlora_kernels.errors import InputError
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +25,9 @@ def load_dataset(
     name: str,
     data_dir: str | Path | None = None,
     *,
+    graph: GraphKind = "dataset",
     adjacency: str | Path | None = None,
+    locations: str | Path | None = None,
     first_step: str | None = None,
     nodes: int | None = None,
     steps: int | None = None,
@@ -43,8 +41,13 @@ def load_dataset(
         data_dir: where the files are, as ``data_dir/NAME/file`` or ``data_dir/file``; None: the environment variable
             ``STLORA_DATA``, or else ``~/.cache/stlora``, where ``python -m stlora_kernels.data download NAME`` puts
             them. Not used for "synthetic" and one's own csv.
-        adjacency: a graph (``.csv`` or ``.pkl``) to use in place of the set's own; required with one's own csv. See
-            ``readers.read_graph_csv`` for the tables it may be.
+        graph: what the adjacency is made of, see ``GraphSource``. For one made of measurements see
+            ``correlation_graph``.
+        adjacency: a graph (``.csv`` or ``.pkl``) to use in place of the set's own; required with one's own csv unless
+            ``graph`` does without. See ``readers.read_graph_csv`` for the tables it may be. For the graph "kernel" a
+            csv of distances, see ``readers.read_road_csv``.
+        locations: for the graph "neighbours", a csv of coordinates to use in place of the set's own; see
+            ``readers.read_locations_csv``.
         first_step: date and time of the first step of an ``.npz``, which holds no times. Without it the registry's
             calendar is used, and a file with fewer steps than the full set is taken to be its end, which is how the
             published part of PEMS08 was cut (7156 of 17856 steps, from 2016-08-07 03:40); a warning says so.
@@ -56,18 +59,20 @@ def load_dataset(
         MissingExtraError: if pandas or h5py is needed and not installed.
     """
     info = DATASETS.get(name.lower())
+    given = [None if file is None else Path(file) for file in (adjacency, locations)]
+    check_graph_options(graph, *given)
     if name.lower() == "synthetic":
-        _refuse(name, adjacency=adjacency, first_step=first_step)
+        _refuse(name, adjacency=adjacency, locations=locations, first_step=first_step)
         options = {"nodes": nodes, "steps": steps, "seed": seed}
-        return synthetic(**{option: value for option, value in options.items() if value is not None})
+        data = synthetic(**{option: value for option, value in options.items() if value is not None})
+        return _regraphed(data, graph)
     _refuse(name, nodes=nodes, steps=steps, seed=seed)
     if info is None or not info.values_file.endswith(".npz"):
         _refuse(name, first_step=first_step)
-    graph = None if adjacency is None else Path(adjacency)
     if info is not None:
-        return _load_registered(info, _data_folder(data_dir), graph, first_step)
+        return _load_registered(info, data_folder(data_dir), first_step, graph, *given)
     if name.lower().endswith(".csv"):
-        return _load_own(Path(name), graph)
+        return _load_own(Path(name), own_graph(name, graph, *given))
     raise InputError(f"unknown data set {name!r}, expected one of {', '.join(dataset_names())}, or the path of a .csv")
 
 
@@ -78,10 +83,29 @@ def _refuse(name: str, **options: object) -> None:
             raise InputError(f"{option} is not an option of data set {name!r}")
 
 
-def _load_registered(info: DatasetInfo, folder: Path, adjacency: Path | None, first_step: str | None) -> SensorData:
-    values_path = _find(info, folder, *info.values_files)
-    graph_path = adjacency or _find(info, folder, *info.graph_files)
-    ids_path = _find(info, folder, info.ids_file) if info.ids_file else None
+def _regraphed(data: SensorData, graph: GraphKind) -> SensorData:
+    """The generated data, which know no roads and no places, with another graph."""
+    if graph == "dataset":
+        return data
+    if graph == "binary":
+        return replace(data, adjacency=binary_symmetric(data.adjacency > 0))
+    if graph == "identity":
+        return replace(data, adjacency=GraphSource("identity").read(data.sensor_ids))
+    lacks = "distances" if graph == "kernel" else "coordinates"
+    raise InputError(f"graph {graph!r}: the sensors of data set {data.name!r} have no {lacks}")
+
+
+def _load_registered(
+    info: DatasetInfo,
+    folder: Path,
+    first_step: str | None,
+    graph: GraphKind,
+    adjacency: Path | None,
+    locations: Path | None,
+) -> SensorData:
+    values_path = required_file(info, folder, *info.values_files)
+    source = registered_graph(info, partial(required_file, info, folder), graph, adjacency, locations)
+    ids_path = required_file(info, folder, info.ids_file) if info.ids_file else None
     if values_path.suffix == ".npz":
         values = read_npz(values_path)
         if values.shape[1] != info.num_nodes:
@@ -92,18 +116,12 @@ def _load_registered(info: DatasetInfo, folder: Path, adjacency: Path | None, fi
         read = read_pandas_h5 if values_path.suffix == ".h5" else read_series_csv
         values, times, ids = read(values_path)
         _check_step(times, info, values_path)
-    if adjacency or info.graph == "matrix" or graph_path.suffix == ".pkl":
-        graph = _read_graph(graph_path, ids)
-    else:
-        roads = read_road_csv(graph_path)
-        is_kernel = info.graph == "kernel"
-        graph = roads.to_kernel(ids) if is_kernel else binary_symmetric(np.isfinite(roads.to_matrix(ids, np.inf)))
     return SensorData(
         name=info.name,
         values=values,
         times=times,
         sensor_ids=ids,
-        adjacency=graph,
+        adjacency=source.read(ids),
         steps_per_day=info.steps_per_day,
         quantity=info.quantity,
         unit=info.unit,
@@ -112,13 +130,8 @@ def _load_registered(info: DatasetInfo, folder: Path, adjacency: Path | None, fi
     )
 
 
-def _load_own(path: Path, adjacency: Path | None) -> SensorData:
+def _load_own(path: Path, source: GraphSource) -> SensorData:
     """One's own csv: its step is the smallest distance between two times, so gaps may be any number of steps."""
-    if adjacency is None:
-        raise InputError(f"{path} needs a graph of its sensors: give adjacency, a .csv or .pkl")
-    for file in (path, adjacency):
-        if not file.is_file():
-            raise MissingFileError(f"no file {file.absolute()}; give the path of an existing one")
     values, times, ids = read_series_csv(path)
     step = _smallest_step(times, path)
     if SECONDS_PER_DAY % step:
@@ -128,7 +141,7 @@ def _load_own(path: Path, adjacency: Path | None) -> SensorData:
         values=values,
         times=times,
         sensor_ids=ids,
-        adjacency=_read_graph(adjacency, ids),
+        adjacency=source.read(ids),
         steps_per_day=SECONDS_PER_DAY // step,
         quantity="value",
         unit="",
@@ -136,27 +149,6 @@ def _load_own(path: Path, adjacency: Path | None) -> SensorData:
         null_value=None,
     )
 
-
-def _data_folder(data_dir: str | Path | None) -> Path:
-    folder = chosen_folder(data_dir)
-    if not folder.is_dir():
-        wrong = "is not a folder" if folder.exists() else "is not there"
-        raise MissingFileError(
-            f"the data directory {folder.absolute()} {wrong}: give data_dir (--data-dir) or set STLORA_DATA"
-        )
-    return folder
-
-
-def _find(info: DatasetInfo, folder: Path, *files: str) -> Path:
-    """The first of ``files`` that is there, in the set's own folder or beside it."""
-    found = find_file(info, folder, *files)
-    if found is not None:
-        return found
-    looked = " or ".join(str(place) for place in places(info, folder, *files))
-    how = f"python -m stlora_kernels.data download {info.name} --data-dir {folder}"
-    raise MissingFileError(
-        f"{info.name}: no {' or '.join(files)}, looked for {looked}; get it by: {how} (by hand: {info.source})"
-    )
 
 
 def _npz_times(info: DatasetInfo, steps: int, first_step: str | None, path: Path) -> np.ndarray:
@@ -212,13 +204,3 @@ def _read_ids(path: Path | None, num_nodes: int) -> tuple[str, ...]:
     if len(ids) != num_nodes:
         raise InputError(f"{path} lists {len(ids)} sensor ids, expected {num_nodes}")
     return ids
-
-
-def _read_graph(path: Path, sensor_ids: tuple[str, ...]) -> np.ndarray:
-    """The adjacency in a file that holds one, in the order of ``sensor_ids``."""
-    if path.suffix == ".csv":
-        return read_graph_csv(path, sensor_ids)
-    if path.suffix != ".pkl":
-        raise InputError(f"{path}: expected a graph as .csv or .pkl")
-    matrix, ids = read_graph_pickle(path)
-    return select_sensors(matrix, ids, sensor_ids, path)

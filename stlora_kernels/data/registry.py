@@ -29,6 +29,7 @@ class DatasetInfo:
         graph: how a csv of distances becomes the adjacency the field uses with this set: Gaussian kernel or
             binary and symmetric; "matrix" where the file is the adjacency itself. A pickle always is.
         ids_file: sensor ids in node order, for sets whose graph names sensors by id and whose values do not.
+        locations_file: coordinates by sensor id, for sets that come with them.
         num_nodes, num_steps, first_step: of the full set; published parts of it have fewer nodes or steps.
         source: how to get the files by hand; ``mirrors.MIRRORS`` has the addresses of ``data download``.
         edges: of the full set's graph, self-loops not counted; for csv files of distances their rows.
@@ -50,6 +51,7 @@ class DatasetInfo:
     split: tuple[float, float, float]
     source: str
     ids_file: str | None = None
+    locations_file: str | None = None
     step_minutes: int = 5
     null_value: float = 0.0
     edges: int = 0
@@ -131,6 +133,7 @@ DATASETS = {
             unit="mph",
             split=(0.7, 0.1, 0.2),
             source=DCRNN_SOURCE,
+            locations_file="graph_sensor_locations.csv",
             edges=1515,
             licence="loop detectors of Los Angeles County; no licence is stated with the files",
             scaler=(54.40592829587626, 19.493739270573098),
@@ -147,6 +150,7 @@ DATASETS = {
             unit="mph",
             split=(0.7, 0.1, 0.2),
             source=DCRNN_SOURCE,
+            locations_file="graph_sensor_locations_bay.csv",
             edges=2369,
             licence="CC BY 4.0 at zenodo.org/records/4263971; Caltrans PeMS measurements",
         ),

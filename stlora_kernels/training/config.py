@@ -62,8 +62,17 @@ class TrainConfig:
     """name of a data set, or the path of a csv of one's own (first column time, then one column per sensor)"""
     data_dir: Path | None = None
     """folder of the measurements; by default the environment variable STLORA_DATA"""
+    graph: Literal["dataset", "binary", "kernel", "neighbours", "correlation", "identity"] = "dataset"
+    """dataset: what the set's own files say;
+    binary: the same edges, both ways, of weight 1;
+    kernel: Gaussian kernel of road distances;
+    neighbours: the 8 nearest sensors, by coordinates;
+    correlation: the 8 most alike in the training part;
+    identity: no edges"""
     adjacency: Path | None = None
     """graph (.csv or .pkl) of a csv of one's own, or to use in place of the data set's"""
+    locations: Path | None = None
+    """csv of sensor_id,latitude,longitude for --graph neighbours, if the data set has none"""
     first_step: str | None = None
     """time of the first step, such as 2016-07-01T00:00, of an .npz that is not the full set"""
     synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)

@@ -7,10 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from stlora_kernels.data.measured import NULL_TOLERANCE
 from stlora_kernels.errors import InputError
-
-# The field's rule for "equal to the missing value" (DCRNN's and LargeST's masks).
-NULL_TOLERANCE = 5e-5
 
 
 def valid_mask(target: Tensor, null_value: float | None) -> Tensor:

@@ -74,11 +74,13 @@ def read_road_csv(path: Path) -> Edges:
     """The road distances that come with the field's data sets: ``from,to,cost``, with or without that header.
 
     Raises:
-        InputError: if the file is not such a table, or a distance is missing or negative.
+        InputError: if the file is not such a table, holds weights, or a distance is missing or negative.
     """
     with reading(path, "a csv of road distances"):
         rows = list(csv_rows(path))
         has_header = bool(rows) and not is_number(rows[0][1][-1])
+        if has_header and rows[0][1][-1].lower() == "weight":
+            raise InputError(f"{path}, line 1: column weight, expected cost or distance")
         return _edges(rows[has_header:], path)
 
 
