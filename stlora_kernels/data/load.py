@@ -1,16 +1,21 @@
-"""``load_dataset``: a data set by name, or one's own csv."""
+"""``load_dataset``: a data set by name, or one's own files."""
 
 import logging
 import os
+from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from stlora_kernels.data.folder import is_folder, read_folder
 from stlora_kernels.data.graph import binary_symmetric, select_sensors
+from stlora_kernels.data.own import Allocate, in_memory, is_own, load_own
 from stlora_kernels.data.readers import (
     read_graph_csv,
     read_graph_pickle,
+    read_matrix_npy,
     read_npz,
     read_pandas_h5,
     read_road_csv,
@@ -18,7 +23,8 @@ from stlora_kernels.data.readers import (
 )
 from stlora_kernels.data.readers.files import reading
 from stlora_kernels.data.registry import DATASETS, DatasetInfo, dataset_names
-from stlora_kernels.data.sensor_data import SECONDS_PER_DAY, SensorData
+from stlora_kernels.data.sensor_data import SensorData
+from stlora_kernels.data.steps import smallest_step
 from stlora_kernels.data.synthetic import synthetic
 from stlora_kernels.errors import InputError, MissingFileError
 
@@ -31,23 +37,31 @@ def load_dataset(
     *,
     adjacency: str | Path | None = None,
     first_step: str | None = None,
+    resample: int | None = None,
+    snap: int | None = None,
+    target: str | None = None,
     nodes: int | None = None,
     steps: int | None = None,
     seed: int | None = None,
+    allocate: Allocate = in_memory,
 ) -> SensorData:
     """Load a data set.
 
     Args:
-        name: one of ``dataset_names()``, in upper or lower case, or the path of a csv of one's own: first column the
-            time, every further one a sensor.
+        name: one of ``dataset_names()``, in upper or lower case; or the path of a ``.csv`` (see
+            ``readers.open_series_csv``) or ``.h5`` (``readers.open_pandas_h5``) of one's own, or a pattern for several
+            of them, see ``load_own``; or a folder that ``python -m stlora_kernels.data convert`` wrote.
         data_dir: where the files are, as ``data_dir/NAME/file`` or ``data_dir/file``; None: the environment variable
-            ``STLORA_DATA``. Not used for "synthetic" and one's own csv.
-        adjacency: a graph (``.csv`` or ``.pkl``) to use in place of the set's own; required with one's own csv. See
-            ``readers.read_graph_csv`` for the tables it may be.
+            ``STLORA_DATA``. Not used for "synthetic" and one's own files.
+        adjacency: a graph (``.csv``, ``.pkl`` or ``.npy``) to use in place of the set's own; required with one's own
+            files. See ``readers.read_graph_csv`` for the tables it may be. An ``.npy`` names no sensors and is taken
+            in their order, as a log line says.
         first_step: date and time of the first step of an ``.npz``, which holds no times. Without it the registry's
             calendar is used, and a file with fewer steps than the full set is taken to be its end, which is how the
             published part of PEMS08 was cut (7156 of 17856 steps, from 2016-08-07 03:40); a warning says so.
+        resample, snap, target: of one's own files, see ``load_own``.
         nodes, steps, seed: size and seed of the "synthetic" set.
+        allocate: see ``load_own``.
 
     Raises:
         InputError: if the name is unknown, a file is broken, an option does not apply, or graph and data disagree.
@@ -55,6 +69,9 @@ def load_dataset(
         MissingExtraError: if pandas or h5py is needed and not installed.
     """
     info = DATASETS.get(name.lower())
+    graph = None if adjacency is None else Path(adjacency)
+    if name.lower() == "synthetic" or info is not None or not is_own(name):
+        _refuse(name, resample=resample, snap=snap, target=target)
     if name.lower() == "synthetic":
         _refuse(name, adjacency=adjacency, first_step=first_step)
         options = {"nodes": nodes, "steps": steps, "seed": seed}
@@ -62,12 +79,18 @@ def load_dataset(
     _refuse(name, nodes=nodes, steps=steps, seed=seed)
     if info is None or not info.values_file.endswith(".npz"):
         _refuse(name, first_step=first_step)
-    graph = None if adjacency is None else Path(adjacency)
     if info is not None:
         return _load_registered(info, _data_folder(data_dir), graph, first_step)
-    if name.lower().endswith(".csv"):
-        return _load_own(Path(name), graph)
-    raise InputError(f"unknown data set {name!r}, expected one of {', '.join(dataset_names())}, or the path of a .csv")
+    if is_folder(name):
+        data = read_folder(Path(name))
+        return data if graph is None else replace(data, adjacency=_read_graph(graph, data.sensor_ids))
+    if is_own(name):
+        read_graph = partial(_read_graph, _own_graph(name, graph))
+        return load_own(name, read_graph, resample=resample, snap=snap, target=target, allocate=allocate)
+    raise InputError(
+        f"unknown data set {name!r}, expected one of {', '.join(dataset_names())}, or the path of a .csv, .h5 or "
+        "converted folder"
+    )
 
 
 def _refuse(name: str, **options: object) -> None:
@@ -108,32 +131,17 @@ def _load_registered(info: DatasetInfo, folder: Path, adjacency: Path | None, fi
         unit=info.unit,
         split=info.split,
         null_value=info.null_value,
+        inputs="target",
     )
 
 
-def _load_own(path: Path, adjacency: Path | None) -> SensorData:
-    """One's own csv: its step is the smallest distance between two times, so gaps may be any number of steps."""
+def _own_graph(name: str, adjacency: Path | None) -> Path:
+    """The graph's file, which has to be there before much time is spent on the measurements."""
     if adjacency is None:
-        raise InputError(f"{path} needs a graph of its sensors: give adjacency, a .csv or .pkl")
-    for file in (path, adjacency):
-        if not file.is_file():
-            raise MissingFileError(f"no file {file.absolute()}; give the path of an existing one")
-    values, times, ids = read_series_csv(path)
-    step = _smallest_step(times, path)
-    if SECONDS_PER_DAY % step:
-        raise InputError(f"{path}: the smallest step of time is {step} seconds, expected a part of a day")
-    return SensorData(
-        name=path.stem,
-        values=values,
-        times=times,
-        sensor_ids=ids,
-        adjacency=_read_graph(adjacency, ids),
-        steps_per_day=SECONDS_PER_DAY // step,
-        quantity="value",
-        unit="",
-        split=(0.7, 0.1, 0.2),
-        null_value=None,
-    )
+        raise InputError(f"{name} needs a graph of its sensors: give adjacency, a .csv, .pkl or .npy")
+    if not adjacency.is_file():
+        raise MissingFileError(f"no file {adjacency.absolute()}; give the path of an existing one")
+    return adjacency
 
 
 def _data_folder(data_dir: str | Path | None) -> Path:
@@ -182,20 +190,9 @@ def _parse_first_step(text: str) -> np.datetime64:
         raise InputError(f"first_step is {text!r}, expected a date and time such as 2016-08-07T03:40") from error
 
 
-def _smallest_step(times: np.ndarray, path: Path) -> int:
-    """Seconds between the two nearest times; NaT counts as going back."""
-    if len(times) < 2:
-        raise InputError(f"{path} has {len(times)} step, expected at least 2")
-    passed = np.diff(times).astype(np.int64)
-    if passed.min() < 1:
-        i = int(passed.argmin()) + 1
-        raise InputError(f"{path}: {times[i]} follows {times[i - 1]}, expected times that increase")
-    return int(passed.min())
-
-
 def _check_step(times: np.ndarray, info: DatasetInfo, path: Path) -> None:
     """Refuse a re-sampled file: its rhythm would be read wrongly, without any other sign."""
-    step = _smallest_step(times, path)
+    step = smallest_step(times, str(path))
     if step != info.step_minutes * 60:
         raise InputError(f"{path} has steps of {step} s, {info.name} has steps of {info.step_minutes} minutes")
 
@@ -215,7 +212,10 @@ def _read_graph(path: Path, sensor_ids: tuple[str, ...]) -> np.ndarray:
     """The adjacency in a file that holds one, in the order of ``sensor_ids``."""
     if path.suffix == ".csv":
         return read_graph_csv(path, sensor_ids)
+    if path.suffix == ".npy":
+        logger.info("%s names no sensors; taking its rows in the order of the data's sensors", path)
+        return read_matrix_npy(path)
     if path.suffix != ".pkl":
-        raise InputError(f"{path}: expected a graph as .csv or .pkl")
+        raise InputError(f"{path}: expected a graph as .csv, .pkl or .npy")
     matrix, ids = read_graph_pickle(path)
     return select_sensors(matrix, ids, sensor_ids, path)

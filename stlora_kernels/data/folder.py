@@ -1,0 +1,130 @@
+"""A data set as a folder of plain files: ``values.npy`` to be mapped into memory, ``adjacency.npy``, ``data.json``."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stlora_kernels.data.readers import read_matrix_npy
+from stlora_kernels.data.readers.files import reading
+from stlora_kernels.data.sensor_data import SECONDS_PER_DAY, SensorData
+from stlora_kernels.errors import InputError
+
+ABOUT, VALUES, ADJACENCY = "data.json", "values.npy", "adjacency.npy"
+FORMAT = 1  # of data.json; a reader of another one refuses the folder
+TEXTS = ("name", "quantity", "unit", "inputs")
+
+
+def is_folder(name: str) -> bool:
+    """Whether ``read_folder`` is meant."""
+    return (Path(name) / ABOUT).is_file()
+
+
+def read_folder(folder: Path) -> SensorData:
+    """The data set in a folder that ``write_folder`` filled; its values are mapped into memory, not read.
+
+    Raises:
+        InputError: if a file is missing, broken or of another format, or files do not fit each other.
+    """
+    with reading(folder / ABOUT, "a data set's description"):
+        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        if not isinstance(about, dict) or about.get("format") != FORMAT:
+            raise InputError(f"{folder / ABOUT}: expected format {FORMAT} of a converted data set")
+        step = SECONDS_PER_DAY // about["steps_per_day"]
+        num_steps = about["num_steps"]
+        texts: dict[str, Any] = {text: str(about[text]) for text in TEXTS}
+        ids = tuple(map(str, about["sensor_ids"]))
+        train, val, test = (float(share) for share in about["split"])
+        null_value = None if about["null_value"] is None else float(about["null_value"])
+    if texts["inputs"] not in ("target", "all"):
+        raise InputError(f"{folder / ABOUT}: inputs is {texts['inputs']!r}, expected 'target' or 'all'")
+    with reading(folder / VALUES, "the values of a data set"):
+        values = np.lib.format.open_memmap(folder / VALUES, mode="r")
+    if values.shape[:1] != (num_steps,):
+        raise InputError(f"{folder / VALUES}: {list(values.shape)}, expected {num_steps} steps as in {ABOUT}")
+    with reading(folder / ABOUT, "a data set's description"):
+        times = _from_runs(about["times"], step, num_steps)
+        clock = None if about["clock"] is None else _from_runs(about["clock"], step, num_steps)
+    return SensorData(
+        values=values,
+        times=times,
+        sensor_ids=ids,
+        adjacency=read_matrix_npy(folder / ADJACENCY),
+        steps_per_day=about["steps_per_day"],
+        split=(train, val, test),
+        null_value=null_value,
+        synthetic=bool(about["synthetic"]),
+        clock=clock,
+        **texts,
+    )
+
+
+def write_folder(folder: Path, data: SensorData) -> None:
+    """Fill a folder with the description and the graph of ``data``, and its values unless they lie there already."""
+    file = getattr(data.values, "filename", None)
+    if file is None or Path(file).parent != folder:
+        out = new_values(folder, data.values.shape)
+        rows = max(2**24 // data.values[0].size, 1)
+        for start in range(0, len(out), rows):
+            out[start : start + rows] = data.values[start : start + rows]
+        out.flush()
+    np.save(folder / ADJACENCY, data.adjacency)
+    step = np.timedelta64(SECONDS_PER_DAY // data.steps_per_day, "s")
+    about: dict[str, Any] = {
+        "format": FORMAT,
+        **{text: getattr(data, text) for text in TEXTS},
+        "split": data.split,
+        "null_value": data.null_value,
+        "synthetic": data.synthetic,
+        "steps_per_day": data.steps_per_day,
+        "num_steps": data.num_steps,
+        "times": _runs(data.times, step),
+        "clock": None if data.clock is None else _runs(data.clock, step),
+        "sensor_ids": data.sensor_ids,
+    }
+    (folder / ABOUT).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+
+
+def new_values(folder: Path, shape: tuple[int, ...]) -> np.memmap:
+    """The values of a new data set, to be filled in place on the disk."""
+    return np.lib.format.open_memmap(folder / VALUES, mode="w+", dtype=np.float32, shape=shape)
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder beside ``folder`` that takes its name if the block succeeds and is removed if it does not.
+
+    Raises:
+        InputError: if there is something of that name already, or no folder to put it into.
+    """
+    if folder.exists():
+        raise InputError(f"{folder} is there already; choose another name or remove it")
+    if not folder.absolute().parent.is_dir():
+        raise InputError(f"{folder.absolute().parent} is no folder, so {folder.name} cannot be made in it")
+    temporary = folder.absolute().with_name(f".{folder.name}.{os.getpid()}.part")
+    try:
+        temporary.mkdir()
+        yield temporary
+        temporary.rename(folder)
+    finally:  # after Ctrl-C and on a full disk too
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _runs(times: np.ndarray, step: np.timedelta64) -> list[tuple[str, int]]:
+    """``[S]`` times as the first one of every run of steps without a gap, and the number of its steps."""
+    first = np.flatnonzero(np.diff(times, prepend=times[:1]) != step)
+    return [(str(times[i]), int(n)) for i, n in zip(first, np.diff(first, append=len(times)), strict=True)]
+
+
+def _from_runs(runs: Any, step: int, num_steps: int) -> np.ndarray:
+    counts = [int(count) for _, count in runs]
+    if min(counts) < 1 or sum(counts) != num_steps:
+        raise ValueError(f"{sum(counts)} times, expected {num_steps}")
+    starts = [np.datetime64(str(start), "s") for start, _ in runs]
+    seconds = np.timedelta64(step, "s")
+    return np.concatenate([start + np.arange(n) * seconds for start, n in zip(starts, counts, strict=True)])
