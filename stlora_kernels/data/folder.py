@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from stlora_kernels.data.readers import read_matrix_npy
 from stlora_kernels.data.readers.files import reading
+from stlora_kernels.data.readers.matrix_npy import map_npy, read_matrix_npy
 from stlora_kernels.data.sensor_data import SECONDS_PER_DAY, SensorData
 from stlora_kernels.errors import InputError
 
@@ -43,8 +43,7 @@ def read_folder(folder: Path) -> SensorData:
         null_value = None if about["null_value"] is None else float(about["null_value"])
     if texts["inputs"] not in ("target", "all"):
         raise InputError(f"{folder / ABOUT}: inputs is {texts['inputs']!r}, expected 'target' or 'all'")
-    with reading(folder / VALUES, "the values of a data set"):
-        values = np.lib.format.open_memmap(folder / VALUES, mode="r")
+    values = map_npy(folder / VALUES)
     if values.shape[:1] != (num_steps,):
         raise InputError(f"{folder / VALUES}: {list(values.shape)}, expected {num_steps} steps as in {ABOUT}")
     with reading(folder / ABOUT, "a data set's description"):

@@ -133,7 +133,7 @@ def test_frames_of_other_sensors_are_refused(tmp_path):
         pytest.param(np.ones((2, 2)), r"the graph has 2 nodes, the data 3 sensors", id="smaller"),
         pytest.param(np.ones((3, 4)), r"\[3, 4\], expected a square matrix", id="not-square"),
         pytest.param(np.full((3, 3), "x"), "expected a square matrix of numbers", id="text"),
-        pytest.param(np.full((3, 3), None), "cannot be read as an .npy file", id="pickled"),
+        pytest.param(np.full((3, 3), None), "holds pickled objects", id="pickled"),
     ],
 )
 def test_matrices_that_are_no_graph_of_these_sensors_are_refused(largest, matrix, message):

@@ -251,6 +251,7 @@ def test_placing_on_the_cpu_changes_nothing(make_data):
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 @pytest.mark.parametrize("share", [0.25, 0.0], ids=["on-the-device", "pinned"])
 def test_batches_for_a_gpu_are_the_same(make_data, monkeypatch, share):
     monkeypatch.setattr("stlora_kernels.data.windows.DEVICE_SHARE", share)
