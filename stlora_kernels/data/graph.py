@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stlora_kernels.data.measured import is_measured
+from stlora_kernels.data.missing import is_measured
 from stlora_kernels.errors import InputError, require
 
 logger = logging.getLogger(__name__)

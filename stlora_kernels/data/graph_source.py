@@ -8,7 +8,14 @@ from typing import Literal, get_args
 import numpy as np
 
 from stlora_kernels.data.graph import binary_symmetric, nearest_neighbours, select_sensors
-from stlora_kernels.data.readers import read_graph_csv, read_graph_pickle, read_locations_csv, read_road_csv
+from stlora_kernels.data.readers import (
+    read_graph_csv,
+    read_graph_pickle,
+    read_locations_csv,
+    read_matrix_npy,
+    read_road_csv,
+)
+from stlora_kernels.data.readers.files import warn_of_order
 from stlora_kernels.data.registry import DatasetInfo
 from stlora_kernels.errors import InputError, MissingFileError
 
@@ -54,8 +61,11 @@ class GraphSource:
             return binary_symmetric(np.isfinite(read_road_csv(path).to_matrix(sensor_ids, np.inf)))
         if path.suffix == ".csv":
             return read_graph_csv(path, sensor_ids)
+        if path.suffix == ".npy":
+            warn_of_order(path)
+            return read_matrix_npy(path)
         if path.suffix != ".pkl":
-            raise InputError(f"{path}: expected a graph as .csv or .pkl")
+            raise InputError(f"{path}: expected a graph as .csv, .pkl or .npy")
         matrix, ids = read_graph_pickle(path)
         return select_sensors(matrix, ids, sensor_ids, path)
 
@@ -95,23 +105,22 @@ def registered_graph(
 
 
 def own_graph(name: str, kind: GraphKind, adjacency: Path | None, locations: Path | None) -> GraphSource:
-    """The graph of the measurements in the file ``name``, one's own.
+    """The graph of measurements of one's own, which messages call ``name``.
 
     Raises:
         InputError: if the file it would be made from was not given.
-        MissingFileError: if that or ``name`` is not there.
+        MissingFileError: if that is not there.
     """
     path = locations if kind == "neighbours" else adjacency
     if path is None and kind != "identity":
-        graph = "a graph of its sensors: give adjacency, a .csv or .pkl, or choose a graph that needs none"
+        graph = "a graph of its sensors: give adjacency, a .csv, .pkl or .npy, or choose a graph that needs none"
         needs = {
             "neighbours": "the places of its sensors: give locations, a csv of sensor_id,latitude,longitude",
             "kernel": "the distances between its sensors: give adjacency, a csv of from,to,distance",
         }
         raise InputError(f"{name} needs {needs.get(kind, graph)}")
-    for file in (Path(name), path):
-        if file is not None and not file.is_file():
-            raise MissingFileError(f"no file {file.absolute()}; give the path of an existing one")
+    if path is not None and not path.is_file():  # before much time is spent on the measurements
+        raise MissingFileError(f"no file {path.absolute()}; give the path of an existing one")
     return GraphSource(kind, path)
 
 

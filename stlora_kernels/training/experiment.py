@@ -55,6 +55,7 @@ def train(config: TrainConfig, *, overwrite: bool = False, quiet: bool | None = 
     device = resolve_device(config.device)
     seed_everything(config.seed)
     data = load_data(config)
+    data.place(device)
     model = build_model(config, data, device)
     progress = Progress(quiet)
     progress.say(_opening(config, data, device))
@@ -119,6 +120,7 @@ def evaluate_run(run: Path, *, data_dir: Path | None = None, device: str | None 
             f"{run} was trained on other data: {about['nodes']} sensors, scaler {about['scaler']}; "
             f"{data.data.name} has {data.num_nodes} sensors, scaler {data.scaler.state_dict()}"
         )
+    data.place(where)
     # The checkpoint holds the backbone too; the one it may have started from is not needed any more.
     model = build_model(replace(config, backbone_checkpoint=None), data, where)
     report = measure(model, data, config, where, run)
@@ -151,6 +153,9 @@ def load_data(config: TrainConfig) -> ForecastData:
         adjacency=config.adjacency,
         locations=config.locations,
         first_step=config.first_step,
+        resample=config.resample,
+        snap=config.snap,
+        target=config.target,
         nodes=config.synthetic.nodes,
         steps=config.synthetic.steps,
         seed=config.synthetic.seed,
@@ -163,6 +168,8 @@ def load_data(config: TrainConfig) -> ForecastData:
         split=config.split,
         split_by=config.split_by,
         null_value=null_values.get(config.null_value, config.null_value),
+        fill=config.fill,
+        inputs=config.inputs,
     )
     if by_correlation:
         inputs = len(data.train) + data.window - 1  # the steps that the scaler knows too

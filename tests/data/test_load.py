@@ -147,7 +147,9 @@ def test_ones_own_csv_needs_no_code(own_csv):
         pytest.param("a.csv", {"first_step": "2012-03-01"}, "first_step is not an option", id="csv-has-times"),
         pytest.param("PEMS08", {"first_step": "monday"}, "first_step is 'monday'", id="first-step-is-no-time"),
         pytest.param("PEMS08", {"first_step": "NaT"}, "first_step is 'NaT'", id="first-step-is-not-a-time"),
-        pytest.param("PEMS08", {"adjacency": "g.json"}, "g.json: expected a graph as .csv or .pkl", id="graph-format"),
+        pytest.param(
+            "PEMS08", {"adjacency": "g.json"}, "g.json: expected a graph as .csv, .pkl or .npy", id="graph-format"
+        ),
         pytest.param("PEMS08", {"adjacency": "g.csv"}, "no file", id="graph-is-missing"),
     ],
 )
@@ -224,7 +226,9 @@ def test_infinite_values_are_refused(own_csv, value):
         pytest.param(["00:00,1,2"], "has 1 step, expected at least 2", id="one-row"),
         pytest.param(["00:00,1,2", "00:00,1,2"], "expected times that increase", id="time-twice"),
         pytest.param(["00:05,1,2", "00:00,1,2"], "expected times that increase", id="time-goes-back"),
-        pytest.param(["00:00,1,2", "00:07,1,2"], "smallest step of time is 420 seconds", id="step-is-no-part-of-a-day"),
+        pytest.param(
+            ["00:00,1,2", "00:07,1,2"], "has steps of 420 s, expected a part of a day", id="step-is-no-part-of-a-day"
+        ),
         pytest.param(["00:00,1,2", "00:05,1,2", "00:12,1,2"], "expected whole steps of 300 s", id="uneven"),
         pytest.param(["00:00,,", "00:05,,nan"], "every value is missing", id="all-missing"),
     ],

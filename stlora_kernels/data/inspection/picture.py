@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from stlora_kernels.data.inspection.found import Found, percent
-from stlora_kernels.data.measured import is_measured
+from stlora_kernels.data.missing import is_measured
 from stlora_kernels.errors import InputError, require
 
 FORMATS = (".png", ".pdf", ".svg")

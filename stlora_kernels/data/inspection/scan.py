@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from stlora_kernels.data.inspection.calendar import Calendar
-from stlora_kernels.data.measured import is_measured
+from stlora_kernels.data.missing import is_measured
 from stlora_kernels.data.sensor_data import SECONDS_PER_DAY
 
 SLICE = 2**17  # values looked at at once
