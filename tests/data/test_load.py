@@ -121,6 +121,11 @@ def test_another_graph_can_be_given(pems_folder):
     assert data.adjacency[3, 4] == 0.25
 
 
+def test_ones_own_csv_needs_a_graph(own_csv):
+    with pytest.raises(InputError, match=r"city\.csv needs a graph of its sensors: give adjacency, a \.csv, \.pkl or"):
+        load_dataset(str(own_csv / "city.csv"))
+
+
 def test_ones_own_csv_needs_no_code(own_csv):
     data = load_dataset(str(own_csv / "city.csv"), adjacency=own_csv / "graph.csv")
     assert data.name == "city"
@@ -137,7 +142,7 @@ def test_ones_own_csv_needs_no_code(own_csv):
     [
         pytest.param("PEMS05", {}, "unknown data set 'PEMS05', expected one of METR-LA, PEMS-BAY", id="unknown"),
         pytest.param("", {}, "unknown data set '', expected one of", id="empty-name"),
-        pytest.param("city.csv", {}, "city.csv needs a graph of its sensors: give adjacency", id="csv-without-graph"),
+        pytest.param("city.csv", {}, "city.csv; give the path of an existing one", id="csv-is-missing"),
         pytest.param("PEMS08", {"nodes": 5}, "nodes is not an option of data set 'PEMS08'", id="size-of-a-real-set"),
         pytest.param("synthetic", {"nodes": 0}, "nodes=0", id="no-nodes"),
         pytest.param("synthetic", {"steps": -5}, "steps=-5", id="negative-steps"),

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from tyro.conf import Positional
 
+from stlora_kernels.data.converted import is_converted
 from stlora_kernels.data.folders import data_folder, required_file
 from stlora_kernels.data.graph import check_adjacency
 from stlora_kernels.data.graph_source import own_graph, registered_graph
@@ -16,7 +17,7 @@ from stlora_kernels.data.inspection.lenient import Measurements, read_leniently
 from stlora_kernels.data.inspection.report import print_report
 from stlora_kernels.data.load import load_dataset
 from stlora_kernels.data.readers import read_locations_csv
-from stlora_kernels.data.registry import DATASETS, DatasetInfo
+from stlora_kernels.data.registry import DATASETS, DatasetInfo, dataset_names
 from stlora_kernels.data.sensor_data import SensorData
 from stlora_kernels.errors import InputError, MissingFileError
 
@@ -26,9 +27,15 @@ class CheckOptions:
     """Report what is in a data set, what is missing in it and what looks wrong, broken or not."""
 
     path: Positional[str]
-    """name of a data set, a folder with its files, or a file of one's own (see --dataset of training)"""
+    """name of a data set, a folder with its files or that convert wrote, or a file of one's own"""
     data_dir: Path | None = None
     """folder of the measurements; by default the environment variable STLORA_DATA, or else ~/.cache/stlora"""
+    resample: int | None = None
+    """minutes of a longer step, to which the measured values of one's own files are averaged"""
+    snap: int | None = None
+    """seconds by which the clock of one's own files may be early or late; such times are moved to the even step"""
+    target: str | None = None
+    """the channel of one's own files to look at, where there are several"""
     adjacency: Path | None = None
     """graph of a file of one's own, or to look at in place of the data set's"""
     locations: Path | None = None
@@ -66,8 +73,9 @@ def look(options: CheckOptions) -> Found:
     data: SensorData | InputError
     try:
         # Without its graph, which may be broken by itself.
-        graph: Any = "dataset" if name.lower() == "synthetic" else "identity"
-        data = load_dataset(name, folder, graph=graph)
+        graph: Any = "dataset" if _brings_graph(name) else "identity"
+        how: dict[str, Any] = {"resample": options.resample, "snap": options.snap, "target": options.target}
+        data = load_dataset(name, folder, graph=graph, **how)
         read = Measurements(data.values[..., 0], data.times, data.sensor_ids)
         channels = data.values.shape[2]
     except MissingFileError:
@@ -99,23 +107,32 @@ def look(options: CheckOptions) -> Found:
     )
 
 
+def _brings_graph(name: str) -> bool:
+    return name.lower() == "synthetic" or is_converted(name)
+
+
 def _resolved(path: str, data_dir: Path | None) -> tuple[str, Path | None]:
     """The name and the data directory; a folder with the files of a registered set stands for both."""
-    if path.lower() in (*DATASETS, "synthetic") or not Path(path).is_dir():
+    if path.lower() in (*DATASETS, "synthetic") or not Path(path).is_dir() or is_converted(path):
         return path, data_dir
     for info in DATASETS.values():
-        if (Path(path) / info.values_file).is_file():
+        if any((Path(path) / file).is_file() for file in info.values_files):
             return info.name, Path(path)
-    files = ", ".join(info.values_file for info in DATASETS.values())
-    raise InputError(f"{path} is a folder without any of {files}; give the file of measurements itself")
+    raise InputError(
+        f"{path} is a folder, but neither of a converted data set nor with the files of {', '.join(dataset_names())}; "
+        "give the file of measurements itself"
+    )
 
 
 def _as_it_is(name: str, info: DatasetInfo | None, folder: Path | None, refused: InputError) -> Measurements:
-    """The measurements that training refuses; if they cannot be read either, that is the error."""
-    path = required_file(info, data_folder(folder), info.values_file) if info else Path(name)
+    """The measurements that training refuses; if they cannot be read at all, its reason is the error."""
+    path = required_file(info, data_folder(folder), *info.values_files) if info else Path(name)
     if not path.is_file():
         raise refused
-    read = read_leniently(path)
+    try:
+        read = read_leniently(path)
+    except InputError:
+        raise refused from None
     if read.times is None and info is not None:
         times = np.datetime64(info.first_step, "s") + np.arange(len(read.values)) * np.timedelta64(
             info.step_minutes * 60, "s"
@@ -133,7 +150,7 @@ def _graph(
     data: SensorData | InputError,
     sensor_ids: tuple[str, ...],
 ) -> np.ndarray | InputError:
-    if name.lower() == "synthetic" and isinstance(data, SensorData):
+    if _brings_graph(name) and options.adjacency is None and isinstance(data, SensorData):
         return data.adjacency
     try:
         if info is not None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from stlora_kernels.data.readers import read_npz, read_pandas_h5
 from stlora_kernels.data.readers.files import NO_VALUE, is_number, reading
+from stlora_kernels.data.readers.series_csv import is_long
 from stlora_kernels.errors import InputError, require
 
 NAMED = 5  # cells that are named one by one; of further ones there is a count
@@ -51,7 +52,7 @@ def _read_csv(path: Path) -> Measurements:
     with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
         reader = csv.reader(file)
         ids = tuple(cell.strip() for cell in next(reader, []))[1:]
-        if not ids:
+        if not ids or is_long(ids):
             raise InputError(f"{path}, line 1: expected a header, the time and one column per sensor")
         moments, rows = [], []
         for cells in reader:

@@ -10,6 +10,7 @@ import numpy as np
 from stlora_kernels.data.inspection.found import Found, percent
 from stlora_kernels.data.missing import is_measured
 from stlora_kernels.errors import InputError, require
+from stlora_kernels.files import replacing
 
 FORMATS = (".png", ".pdf", ".svg")
 SERIES = 3  # sensors whose series are shown
@@ -54,9 +55,8 @@ def save_picture(found: Found, path: Path) -> None:
     _draw_series(found, series_side)
     drawn = io.BytesIO()
     figure.savefig(drawn, format=path.suffix.lower()[1:], dpi=110)
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(drawn.getvalue())
-    part.replace(path)
+    with replacing(path) as temporary:
+        temporary.write_bytes(drawn.getvalue())
 
 
 def _draw_missing(found: Found, axes: Any) -> None:

@@ -1,6 +1,6 @@
 """Measurements as a plain csv: wide, a column per sensor, or long, a row per time and sensor."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -41,9 +41,14 @@ def open_series_csv(path: Path, target: str | None = None) -> Recording:
         _, header = next(rows, (0, [""]))
         if len(header) < 2:
             raise InputError(f"{path}, line 1: one column, expected the time and one column per sensor")
-        if header[1].lower() in SENSOR_COLUMN and len(header) > 2:
+        if is_long(header[1:]):
             return _long(rows, tuple(header[2:]), target, path)
         return _wide(rows, tuple(header[1:]), target, path)
+
+
+def is_long(columns: Sequence[str]) -> bool:
+    """Whether the columns after the time are those of a long csv."""
+    return len(columns) > 1 and columns[0].lower() in SENSOR_COLUMN
 
 
 def _wide(rows: Rows, ids: tuple[str, ...], target: str | None, path: Path) -> Recording:
