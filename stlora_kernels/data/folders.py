@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from stlora_kernels.data.mirrors import MIRRORS
 from stlora_kernels.data.registry import DatasetInfo
 from stlora_kernels.errors import MissingFileError
 
@@ -28,14 +29,10 @@ def data_folder(data_dir: str | Path | None) -> Path:
     return folder
 
 
-def places(info: DatasetInfo, folder: Path, *files: str) -> list[Path]:
-    """Where ``files`` of a set are looked for, best first."""
-    return [place / file for file in files for place in (folder / info.name, folder)]
-
-
 def find_file(info: DatasetInfo, folder: Path, *files: str) -> Path | None:
     """The first of ``files`` that is there, in the set's own folder or beside it."""
-    return next((place for place in places(info, folder, *files) if place.is_file()), None)
+    places = (place / file for file in files for place in (folder / info.name, folder))
+    return next((place for place in places if place.is_file()), None)
 
 
 def required_file(info: DatasetInfo, folder: Path, *files: str) -> Path:
@@ -47,8 +44,16 @@ def required_file(info: DatasetInfo, folder: Path, *files: str) -> Path:
     found = find_file(info, folder, *files)
     if found is not None:
         return found
-    looked = " or ".join(str(place) for place in places(info, folder, *files))
-    how = f"python -m stlora_kernels.data download {info.name} --data-dir {folder}"
+    first = folder / info.name / files[0]
+    looked = f"{first} and those beside it" if files[1:] else f"{first}"
     raise MissingFileError(
-        f"{info.name}: no {' or '.join(files)}, looked for {looked}; get it by: {how} (by hand: {info.source})"
+        f"{info.name}: no {' or '.join(files)}, looked for {looked}, also in {folder}; "
+        f"{how_to_get(info, folder, files[0])}"
     )
+
+
+def how_to_get(info: DatasetInfo, folder: Path, *files: str) -> str:
+    """What to do about missing files, in half a sentence."""
+    if not all(MIRRORS.get(info.name, {}).get(file) for file in files):
+        return f"no address of it without a login is known; by hand: {info.source}"
+    return f"get it by: python -m stlora_kernels.data download {info.name} --data-dir {folder} (by hand: {info.source})"

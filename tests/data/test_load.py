@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from stlora_kernels.data import dataset_names, load_dataset
+from stlora_kernels.data.mirrors import MIRRORS
 from stlora_kernels.data.registry import DATASETS
 from stlora_kernels.errors import InputError, MissingExtraError, MissingFileError
 
@@ -170,9 +171,11 @@ def test_missing_files_are_named_with_where_to_put_and_get_them(tmp_path, name):
     with pytest.raises(MissingFileError) as error:
         load_dataset(name, tmp_path)
     info = DATASETS[name.lower()]
-    assert str(tmp_path / name / info.files[0]) in str(error.value)
-    assert str(tmp_path / info.files[0]) in str(error.value)
-    assert f"python -m stlora_kernels.data download {name} --data-dir {tmp_path}" in str(error.value)
+    assert f"looked for {tmp_path / name / info.files[0]}" in str(error.value)
+    assert f", also in {tmp_path};" in str(error.value)
+    free = all(MIRRORS.get(name, {}).get(file) for file in info.files)
+    assert (f"python -m stlora_kernels.data download {name} --data-dir {tmp_path}" in str(error.value)) is free
+    assert ("no address of it without a login is known" in str(error.value)) is not free
     assert "https://github.com/" in str(error.value)
     assert "\n" not in str(error.value)
 

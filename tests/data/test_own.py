@@ -1,12 +1,14 @@
 """Files of one's own: LargeST's years, joined, averaged to longer steps, and matched to their graph."""
 
 import logging
+import warnings
 
 import h5py
 import numpy as np
 import pytest
 
 from stlora_kernels.data import load_dataset
+from stlora_kernels.data.registry import DATASETS
 from stlora_kernels.errors import InputError, MissingFileError
 
 IDS = ("318711", "318720", "318721")
@@ -42,14 +44,35 @@ def load(folder, pattern="ca_his_raw_20*.h5", graph="ca_rn_adj.npy", **options):
 
 
 def test_years_are_joined(largest, caplog):
-    caplog.set_level(logging.INFO)
     folder, values = largest
     data = load(folder)
     np.testing.assert_array_equal(data.values[..., 0], values.astype(np.float32))
     assert data.times[[0, -1]].tolist() == np.array(["2018-12-31T00:00", "2019-01-01T23:55"], "M8[s]").tolist()
     assert data.sensor_ids == IDS
     np.testing.assert_array_equal(data.adjacency, ADJACENCY.astype(np.float32))
-    assert caplog.text.count("ca_rn_adj.npy names no sensors; taking its rows in the order of the data's") == 1
+    (warning,) = caplog.records
+    assert warning.levelno == logging.WARNING
+    assert "ca_rn_adj.npy names no sensors; taking its rows in the order of the data's" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["LargeST-CA", "LargeST-GBA"])
+def test_years_of_a_registered_set_are_found_by_its_name(tmp_path, name):
+    info = DATASETS[name.lower()]
+    raw = [
+        write_year(tmp_path / info.values_files[year], f"{info.years[year]}-12-31", 24, seed=year) for year in (3, 1)
+    ]
+    np.save(tmp_path / info.graph_files[0], ADJACENCY)
+    data = load_dataset(name, tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the mean of nothing is NaN
+        expected = np.nanmean(np.concatenate(raw[::-1]).reshape(16, 3, len(IDS)), axis=1)
+    np.testing.assert_allclose(data.values[..., 0], expected, rtol=1e-6)
+    assert (data.name, data.steps_per_day, data.null_value, data.inputs) == (name, 96, 0.0, "target")
+    assert (data.quantity, data.unit, data.split) == (info.quantity, info.unit, info.split)
+    np.testing.assert_array_equal(data.adjacency, ADJACENCY.astype(np.float32))
+    assert load_dataset(name, tmp_path, graph="identity").adjacency.trace() == len(IDS)
+    with pytest.raises(InputError, match="resample is not an option of data set"):
+        load_dataset(name, tmp_path, resample=30)
 
 
 def test_five_minutes_become_fifteen_by_the_mean_of_what_was_measured(largest):

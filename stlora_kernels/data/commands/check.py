@@ -16,6 +16,7 @@ from stlora_kernels.data.inspection.found import Found
 from stlora_kernels.data.inspection.lenient import Measurements, read_leniently
 from stlora_kernels.data.inspection.report import print_report
 from stlora_kernels.data.load import load_dataset
+from stlora_kernels.data.own import is_own
 from stlora_kernels.data.readers import read_locations_csv
 from stlora_kernels.data.registry import DATASETS, DatasetInfo, dataset_names
 from stlora_kernels.data.sensor_data import SensorData
@@ -50,7 +51,8 @@ def run(options: CheckOptions) -> None:
     """Print the report, and save the picture.
 
     Raises:
-        InputError: if the measurements cannot be read at all, or there is no such set.
+        InputError: if the measurements cannot be read at all, or there is no such set; and after the report, for
+            whoever looks at the exit code, if training would refuse the measurements or a file that was named.
         MissingExtraError: for ``--picture`` without matplotlib.
     """
     if options.picture is not None:
@@ -64,17 +66,24 @@ def run(options: CheckOptions) -> None:
 
         save_picture(found, options.picture)
         print(f"Picture: {options.picture}")
+    named = ((found.data, True), (found.adjacency, options.adjacency), (found.places, options.locations))
+    for read, wanted in named:
+        if wanted and isinstance(read, InputError):
+            raise read
 
 
 def look(options: CheckOptions) -> Found:
     """Read what there is, and remember what cannot be read."""
     name, folder = _resolved(options.path, options.data_dir)
     info = DATASETS.get(name.lower())
+    how: dict[str, Any] = {"resample": options.resample, "snap": options.snap, "target": options.target}
+    for option, value in how.items():
+        if value is not None and not is_own(name):
+            raise InputError(f"--{option} is not an option of data set {name!r}")
     data: SensorData | InputError
     try:
         # Without its graph, which may be broken by itself.
         graph: Any = "dataset" if _brings_graph(name) else "identity"
-        how: dict[str, Any] = {"resample": options.resample, "snap": options.snap, "target": options.target}
         data = load_dataset(name, folder, graph=graph, **how)
         read = Measurements(data.values[..., 0], data.times, data.sensor_ids)
         channels = data.values.shape[2]
@@ -133,6 +142,8 @@ def _as_it_is(name: str, info: DatasetInfo | None, folder: Path | None, refused:
         read = read_leniently(path)
     except InputError:
         raise refused from None
+    if np.isnan(read.values).all():
+        raise refused
     if read.times is None and info is not None:
         times = np.datetime64(info.first_step, "s") + np.arange(len(read.values)) * np.timedelta64(
             info.step_minutes * 60, "s"

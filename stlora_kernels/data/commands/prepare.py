@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from tyro.conf import Positional
 
 from stlora_kernels.data.fingerprint import check_set
-from stlora_kernels.data.folders import chosen_folder
+from stlora_kernels.data.folders import chosen_folder, how_to_get
 from stlora_kernels.data.layout import conversion, extract, install, members
 from stlora_kernels.data.mirrors import MIRRORS
 from stlora_kernels.data.registry import DatasetInfo, find_dataset
@@ -63,10 +63,7 @@ def run(options: PrepareOptions) -> None:
         print(f"{file}: {_install(info, file, candidate, folder)}")
     if missing:
         where = f"{folder / info.name}, {folder}" + (f" or {options.source}" if options.source else "")
-        raise MissingFileError(
-            f"{info.name}: no {', '.join(missing)} in {where}; get it by: "
-            f"python -m stlora_kernels.data download {info.name} --data-dir {folder} (by hand: {info.source})"
-        )
+        raise MissingFileError(f"{info.name}: no {', '.join(missing)} in {where}; {how_to_get(info, folder, *missing)}")
     report_set(info, folder)
 
 

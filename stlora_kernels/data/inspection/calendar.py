@@ -31,7 +31,8 @@ class Calendar:
 
     def lines(self) -> list[str]:
         """All of it in words."""
-        first, last = (str(time).replace("T", " ") for time in (self.times[0], self.times[-1]))
+        readable = self.times[~np.isnat(self.times)]
+        first, last = (str(time).replace("T", " ") for time in readable[[0, -1]])
         rhythm = "" if SECONDS_PER_DAY % self.step == 0 else ", which is no part of a day"
         lines = [f"{first} to {last}, {len(self.times)} steps of {_minutes(self.step)}{rhythm}"]
         if self.gaps:

@@ -9,6 +9,7 @@ import numpy as np
 
 from stlora_kernels.data.inspection.found import Found, percent
 from stlora_kernels.data.missing import is_measured
+from stlora_kernels.data.sensor_data import SECONDS_PER_DAY
 from stlora_kernels.errors import InputError, require
 from stlora_kernels.files import replacing
 
@@ -62,11 +63,11 @@ def save_picture(found: Found, path: Path) -> None:
 def _draw_missing(found: Found, axes: Any) -> None:
     shares = np.ma.masked_invalid(found.scan.missing.T)  # [N, columns]; no steps in a column that a gap swallowed
     colours = require("matplotlib.colors", "picture").LinearSegmentedColormap.from_list("missing", MISSING)
-    colours.set_bad("0.75")
-    sensors, calendar = len(shares), found.calendar
-    dated = calendar is not None and calendar.sound
+    colours = colours.with_extremes(bad="0.75")
+    sensors = len(shares)
+    calendar = found.calendar if found.calendar is not None and found.calendar.sound else None
     ends = [0.0, float(len(found.values))]
-    if calendar is not None and calendar.sound:
+    if calendar is not None:
         ends = _days(calendar.times[[0, -1]] + np.array([0, calendar.step], "timedelta64[s]")).tolist()
     image = axes.imshow(
         shares,
@@ -77,7 +78,10 @@ def _draw_missing(found: Found, axes: Any) -> None:
         interpolation="nearest" if sensors < 500 else "antialiased",
         extent=(ends[0], ends[1], sensors, 0),
     )
-    if dated:
+    if calendar is not None:
+        axes.set_xlim(
+            ends[0], ends[1] - calendar.step / SECONDS_PER_DAY
+        )  # up to midnight the axis bears the next month
         _date_axis(axes)
     share = 1 - found.scan.measured.sum() / found.values.size
     if share == 0:
@@ -85,7 +89,8 @@ def _draw_missing(found: Found, axes: Any) -> None:
     null = "NaN" if found.null_value is None else f"NaN or {found.null_value:g}"
     axes.set_title(f"missing values ({null}): {percent(share)}", loc="left")
     axes.set_ylabel("sensor, in the order of the file")
-    axes.set_xlabel("" if dated else "step")
+    axes.set_xlabel("step" if calendar is None else "")
+    axes.locator_params(axis="y", integer=True)
     axes.figure.colorbar(image, ax=axes, label="share missing", pad=0.01)
 
 
@@ -111,14 +116,25 @@ def _draw_profile(found: Found, axes: Any) -> None:
 def _draw_series(found: Found, side: Any) -> None:
     shown = _shown(found)
     week = 7 * found.steps_per_day
-    times = None if found.calendar is None or found.calendar.unreadable else found.calendar.times
+    times, step = None, 1.0
+    if found.calendar is not None and not found.calendar.unreadable:
+        times, step = found.calendar.times, found.calendar.step / SECONDS_PER_DAY
     for axes, (sensor, centre, why) in zip(side.subplots(len(shown), 1, squeeze=False)[:, 0], shown, strict=True):
         start = max(0, min(centre - week // 2, len(found.values) - week))
         steps = np.arange(start, min(start + week, len(found.values)))
         values = found.values[steps, sensor].astype(np.float64)
         values[~is_measured(values, found.null_value)] = np.nan
-        x = steps if times is None else _days(times[steps])
-        axes.plot(x, values, linewidth=0.8, color=COLOURS[0], marker=".", markersize=1.5)
+        x = steps.astype(np.float64) if times is None else _days(times[steps])
+        # A NaN in every gap, so that no line leads over it.
+        gaps = np.flatnonzero(np.diff(x) > 1.5 * step) + 1
+        axes.plot(
+            np.insert(x, gaps, np.nan),
+            np.insert(values, gaps, np.nan),
+            linewidth=0.8,
+            color=COLOURS[0],
+            marker=".",
+            markersize=1.5,
+        )
         axes.set_xlim(x[0], x[-1] + (x[-1] - x[0]) / len(x))
         axes.set_title(f"sensor {found.sensor_ids[sensor]}: {why}"[:110], loc="left", fontsize=10)
         axes.grid(alpha=0.3)
@@ -189,7 +205,7 @@ def _draw_map(found: Found, axes: Any) -> None:
 
 def _days(times: np.ndarray) -> np.ndarray:
     """matplotlib's dates: days since 1970."""
-    return times.astype("datetime64[s]").astype(np.int64) / 86400
+    return times.astype("datetime64[s]").astype(np.int64) / SECONDS_PER_DAY
 
 
 def _date_axis(axes: Any) -> None:
