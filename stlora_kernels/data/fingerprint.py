@@ -9,6 +9,7 @@ import numpy as np
 
 from stlora_kernels.data.load import load_dataset
 from stlora_kernels.data.readers import (
+    open_pandas_h5,
     read_graph_csv,
     read_graph_pickle,
     read_npz,
@@ -17,9 +18,10 @@ from stlora_kernels.data.readers import (
     read_series_csv,
 )
 from stlora_kernels.data.readers.files import reading
+from stlora_kernels.data.readers.matrix_npy import map_npy
 from stlora_kernels.data.registry import DatasetInfo
 from stlora_kernels.data.windows import ForecastData
-from stlora_kernels.errors import InputError, require
+from stlora_kernels.errors import InputError
 
 SCALER_TOLERANCE = 1e-4  # relative; float32 and the order of summation stay far below it
 NO_DATA = {  # what servers send with status 200 in place of a file
@@ -119,19 +121,16 @@ def _finding(text: str, info: DatasetInfo, steps: int, nodes: int) -> Finding:
 
 def _check_year(info: DatasetInfo, file: str, path: Path) -> Finding:
     """A year of LargeST, by its labels alone: the values are gigabytes."""
-    h5py = require("h5py", "train")
     year = next(year for year in info.years if str(year) in file)
     days = (date(year + 1, 1, 1) - date(year, 1, 1)).days
     expected = (days * 24 * 60 // (info.file_step_minutes or info.step_minutes), info.num_nodes)
-    with reading(path, "a pandas .h5 file"), h5py.File(path, "r") as opened:
-        shapes = [
-            (len(group["axis1"]), len(group["axis0"]))
-            for group in opened.values()
-            if "axis0" in group and "axis1" in group
-        ]
-    if shapes != [expected]:
-        found = " and ".join(f"{steps} steps of {nodes} sensors" for steps, nodes in shapes) or "no pandas frame"
-        raise InputError(f"{path} has {found}, {info.name} of {year} has {expected[0]} steps of {expected[1]} sensors")
+    with open_pandas_h5(path) as opened:
+        steps, nodes = opened.num_steps, len(opened.sensor_ids)
+    if (steps, nodes) != expected:
+        raise InputError(
+            f"{path} has {steps} steps of {nodes} sensors, "
+            f"{info.name} of {year} has {expected[0]} steps of {expected[1]} sensors"
+        )
     return Finding(f"{expected[0]} steps of {expected[1]} sensors, {year}")
 
 
@@ -148,8 +147,7 @@ def _check_graph(info: DatasetInfo, file: str, path: Path) -> Finding:
         matrix, ids = read_graph_pickle(path)
         return _check_matrix(info, matrix, len(ids), path)
     if file.endswith(".npy"):
-        with reading(path, "an .npy matrix"):
-            matrix = np.load(path, mmap_mode="r", allow_pickle=False)
+        matrix = map_npy(path)
         return _check_matrix(info, matrix, len(matrix), path)
     if info.graph == "matrix":
         positions = tuple(str(node) for node in range(info.num_nodes))

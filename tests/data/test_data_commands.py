@@ -180,7 +180,10 @@ def test_a_year_of_largest_is_known_by_its_labels(tmp_path):
     path = tmp_path / "year.h5"
     for steps, fits in ((105408, True), (105120, False)):  # 2020 was a leap year
         with h5py.File(path, "w") as file:
-            file["t/axis0"], file["t/axis1"] = np.zeros(8600, "S6"), np.zeros(steps, np.int64)
+            file["t/axis0"] = file["t/block0_items"] = np.zeros(8600, "S6")
+            file["t/axis1"] = np.zeros(steps, np.int64)
+            file["t/axis1"].attrs["kind"] = "datetime64"
+            file.create_dataset("t/block0_values", (steps, 8600), "i1", chunks=True)  # nothing of it is written
         if fits:
             assert check_file(info, "ca_his_raw_2020.h5", path).text == "105408 steps of 8600 sensors, 2020"
         else:

@@ -166,6 +166,7 @@ def test_a_long_series_is_drawn_from_and_always_alike(monkeypatch):
     np.testing.assert_allclose(drawn.max(axis=1), whole.max(axis=1), atol=0.05)
 
 
+@pytest.mark.slow
 def test_8600_sensors_stay_within_2_gb():
     rng = np.random.default_rng(0)
     places = np.stack([rng.uniform(32, 42, 8600), rng.uniform(-124, -114, 8600)], axis=1)

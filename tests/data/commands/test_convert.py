@@ -57,6 +57,22 @@ def test_a_csv_comes_back_as_it_was(city, capsys):
     assert [path.name for path in city.iterdir() if path.name.endswith(".part")] == []
 
 
+def test_a_graph_is_chosen_when_converting_and_again_when_loading(city):
+    (city / "places.csv").write_text("id,lat,lon\na,34.1,-118\nb,34.2,-118\n")
+    run(ConvertOptions(f"{city}/city.csv", city / "out", graph="neighbours", locations=city / "places.csv"))
+    out = str(city / "out")
+    assert load_dataset(out).sensor_ids == ("b", "a")
+    np.testing.assert_array_equal(load_dataset(out).adjacency, [[0, 1], [1, 0]])
+    np.testing.assert_array_equal(load_dataset(out, graph="identity").adjacency, np.eye(2))
+    weighted = load_dataset(out, adjacency=city / "g.csv")
+    np.testing.assert_array_equal(weighted.adjacency, [[0, 0], [0.5, 0]])
+    np.testing.assert_array_equal(load_dataset(out, graph="binary").adjacency, [[0, 1], [1, 0]])
+    with pytest.raises(InputError, match="city needs the distances between its sensors: give adjacency"):
+        load_dataset(out, graph="kernel")
+    with pytest.raises(InputError, match="resample is not an option of data set"):
+        load_dataset(out, resample=60)
+
+
 def test_a_registered_set_comes_back_as_it_was(tmp_path, caplog):
     flow = np.random.default_rng(0).uniform(0, 300, (30, 170, 3))
     np.savez_compressed(tmp_path / "PEMS08.npz", data=flow)
