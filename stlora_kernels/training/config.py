@@ -63,7 +63,7 @@ class TrainConfig:
     dataset: str = "synthetic"
     """name of a data set, path of a .csv or .h5 of one's own (a pattern joins several), or a converted folder"""
     data_dir: Path | None = None
-    """folder of the measurements; by default the environment variable STLORA_DATA"""
+    """folder of the measurements; by default the environment variable STLORA_DATA, or else ~/.cache/stlora"""
     graph: Literal["dataset", "binary", "kernel", "neighbours", "correlation", "identity"] = "dataset"
     """dataset: what the set's own files say;
     binary: the same edges, both ways, of weight 1;

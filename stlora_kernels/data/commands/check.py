@@ -18,7 +18,7 @@ from stlora_kernels.data.inspection.report import print_report
 from stlora_kernels.data.load import load_dataset
 from stlora_kernels.data.own import is_own
 from stlora_kernels.data.readers import read_locations_csv
-from stlora_kernels.data.registry import DATASETS, DatasetInfo, dataset_names
+from stlora_kernels.data.registry import DATASETS, DatasetInfo
 from stlora_kernels.data.sensor_data import SensorData
 from stlora_kernels.errors import InputError, MissingFileError
 
@@ -128,7 +128,7 @@ def _resolved(path: str, data_dir: Path | None) -> tuple[str, Path | None]:
         if any((Path(path) / file).is_file() for file in info.values_files):
             return info.name, Path(path)
     raise InputError(
-        f"{path} is a folder, but neither of a converted data set nor with the files of {', '.join(dataset_names())}; "
+        f"{path} is a folder, but neither of a converted data set nor with the files of a set that list knows; "
         "give the file of measurements itself"
     )
 
