@@ -1,4 +1,4 @@
-"""Graphs as the backbones use them: checked weights, transition matrices, products, and the memory they take."""
+"""Graphs as the backbones use them: checked and normalised weights, products, and the memory they take."""
 
 import os
 import sys
@@ -70,6 +70,62 @@ def transition(adjacency: Tensor) -> Tensor:
     A = graph_weights(adjacency)
     degree = A.sum(dim=1, keepdim=True)  # [N, 1]
     return (A / torch.where(degree > 0, degree, 1.0)).to(torch.get_default_dtype())
+
+
+def double_transition(adjacency: Tensor) -> tuple[Tensor, Tensor]:
+    r"""The random walks along the edges and against them.
+
+    .. math:: P_f = D_{out}^{-1} A, \quad P_b = D_{in}^{-1} A^T
+
+    Arguments, results and errors as of :func:`transition`. Source: Li et al., ICLR 2018 (DCRNN's dual_random_walk).
+    """
+    A = dense_graph(adjacency)
+    return transition(A), transition(A.mT)
+
+
+def symmetric_normalised(adjacency: Tensor) -> Tensor:
+    r"""The undirected graph, each edge divided by the roots of the degrees of its two ends.
+
+    .. math:: S = D^{-1/2} A' D^{-1/2}, \quad A' = \max(A, A^T), \quad D = \mathrm{diag}(\textstyle\sum_j A'_{ij})
+
+    Its spectrum lies in [-1, 1]. A node without edges has zeros. Kipf and Welling's GCN reads that of A + I.
+
+    Args:
+        adjacency: ``[N, N]``, weights of at least 0, directed or not, with or without self-loops.
+
+    Returns:
+        ``[N, N]`` in torch's default dtype, computed in float64.
+
+    Raises:
+        InputError: for another shape, negative or non-finite weights.
+    """
+    return _symmetric(adjacency).to(torch.get_default_dtype())
+
+
+def _symmetric(adjacency: Tensor) -> Tensor:
+    A = graph_weights(adjacency)
+    A = torch.maximum(A, A.T)
+    degree = A.sum(dim=1)  # [N]
+    scale = torch.where(degree > 0, degree, torch.inf).rsqrt()
+    return scale[:, None] * A * scale
+
+
+def scaled_laplacian(adjacency: Tensor) -> Tensor:
+    r"""STGCN's graph shift operator: the symmetric normalised Laplacian, scaled to a spectrum in [-1, 1].
+
+    .. math:: L = I - S, \quad \tilde L = 2 L / \lambda_{max}(L) - I
+
+    with S, the arguments and the errors of :func:`symmetric_normalised`. Finding lambda takes time in N^3.
+
+    Returns:
+        ``[N, N]`` in torch's default dtype, computed in float64.
+    """
+    S = _symmetric(adjacency)
+    identity = torch.eye(len(S), dtype=S.dtype, device=S.device)
+    L = identity - S
+    # L = 0 where every node's only edge is its self-loop; the floor keeps 0 / 0 out.
+    largest = torch.linalg.eigvalsh(L)[-1].clamp(min=1e-6)
+    return (2 * L / largest - identity).to(torch.get_default_dtype())
 
 
 def dense_product(matrix: Tensor, x: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stlora_kernels.backbones.graph import GraphProduct, check_memory, dense_product, required_graph, transition
+from stlora_kernels.backbones.graph import GraphProduct, check_memory, dense_product, double_transition, required_graph
 from stlora_kernels.backbones.registry import register
 from stlora_kernels.errors import InputError
 from stlora_kernels.nn.checks import check_choice, check_input_features, check_probability, check_signal, check_sizes
@@ -131,7 +131,7 @@ class Layer(nn.Module):
 class GraphWaveNet(nn.Module):
     r"""Graph WaveNet with double transition and adaptive adjacency.
 
-    Diffusion along the edges (P_f = transition(A)), against them (P_b = transition(A^T)) and along a learnt graph
+    Diffusion along the edges (P_f = D_out^-1 A), against them (P_b = D_in^-1 A^T) and along a learnt graph
     softmax(relu(E1 E2^T)). Blocks of layers whose dilation doubles from 1 on; the window is padded with zeros in
     front, up to the receptive field of ``1 + blocks * (kernel_size - 1) * (2^layers - 1)`` steps (13).
 
@@ -208,7 +208,7 @@ class GraphWaveNet(nn.Module):
         self.padding = receptive_field - window
 
         self.adaptive = AdaptiveAdjacency(num_nodes, embedding) if adaptive else None
-        transitions = [] if adjacency is None else [transition(adjacency), transition(adjacency.T)]  # P_f, P_b
+        transitions = () if adjacency is None else double_transition(adjacency)  # P_f, P_b
         self.graphs = nn.ModuleList(GraphProduct(P.T) for P in transitions)
         self.start = nn.Linear(input_features, residual_channels)
         self.layers = nn.ModuleList(

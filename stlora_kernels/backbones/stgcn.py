@@ -6,37 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stlora_kernels.backbones.graph import GraphProduct, graph_weights, required_graph
+from stlora_kernels.backbones.graph import GraphProduct, required_graph, scaled_laplacian
 from stlora_kernels.backbones.registry import register
 from stlora_kernels.errors import InputError
 from stlora_kernels.nn.checks import check_input_features, check_probability, check_signal, check_sizes, check_widths
-
-
-def scaled_laplacian(adjacency: Tensor) -> Tensor:
-    r"""STGCN's graph shift operator: the symmetric normalised Laplacian, scaled to a spectrum in [-1, 1].
-
-    .. math:: L = I - D^{-1/2} A D^{-1/2}, \quad \tilde L = 2 L / \lambda_{max}(L) - I
-
-    where A is first made symmetric with ``max(A, A^T)``. A node without edges has ``D^{-1/2} = 0``.
-
-    Args:
-        adjacency: ``[N, N]``, weights of at least 0, directed or not, with or without self-loops.
-
-    Returns:
-        ``[N, N]`` in torch's default dtype, computed in float64.
-
-    Raises:
-        InputError: for another shape, negative or non-finite weights.
-    """
-    A = graph_weights(adjacency)
-    A = torch.maximum(A, A.T)
-    degree = A.sum(dim=1)  # [N]
-    scale = torch.where(degree > 0, degree, torch.inf).rsqrt()
-    identity = torch.eye(len(A), dtype=A.dtype, device=A.device)
-    L = identity - scale[:, None] * A * scale
-    # L = 0 where every node's only edge is its self-loop; the floor keeps 0 / 0 out.
-    largest = torch.linalg.eigvalsh(L)[-1].clamp(min=1e-6)
-    return (2 * L / largest - identity).to(torch.get_default_dtype())
 
 
 class Align(nn.Module):
@@ -137,7 +110,7 @@ class STGCN(nn.Module):
     Args:
         num_nodes: N. out_features: out. window: T steps, more than ``4 * (Kt - 1)``. horizon: H steps.
         in_features: F, of which the model reads the first ``input_features``.
-        adjacency: ``[N, N]``, see :func:`scaled_laplacian`.
+        adjacency: ``[N, N]``, see :func:`~stlora_kernels.backbones.graph.scaled_laplacian`.
         steps_per_day: not used.
         input_features: 1 as published: the measured value without the time of day.
         Kt: steps of the temporal convolutions. Ks: terms of the Chebyshev polynomial.

@@ -2,9 +2,10 @@
 
 from stlora_kernels.data.load import load_dataset
 from stlora_kernels.data.registry import dataset_names
+from stlora_kernels.data.scaler import Scaler
 from stlora_kernels.data.sensor_data import SensorData
 from stlora_kernels.data.synthetic import synthetic
-from stlora_kernels.data.windows import Batch, ForecastData, Scaler, Windows
+from stlora_kernels.data.windows import Batch, ForecastData, Windows
 
 __all__ = [
     "Batch",

@@ -1,26 +1,25 @@
-"""``load_dataset``: a data set by name, or one's own csv."""
+"""``load_dataset``: a data set by name, or one's own files."""
 
 import logging
-import os
+from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from stlora_kernels.data.graph import binary_symmetric, select_sensors
-from stlora_kernels.data.readers import (
-    read_graph_csv,
-    read_graph_pickle,
-    read_npz,
-    read_pandas_h5,
-    read_road_csv,
-    read_series_csv,
-)
+from stlora_kernels.data.converted import is_converted, read_converted
+from stlora_kernels.data.folders import data_folder, find_file, required_file
+from stlora_kernels.data.graph import binary_symmetric
+from stlora_kernels.data.graph_source import GraphKind, check_graph_options, own_graph, registered_graph
+from stlora_kernels.data.own import Allocate, in_memory, is_own, load_own, own_paths
+from stlora_kernels.data.readers import read_npz, read_pandas_h5, read_series_csv
 from stlora_kernels.data.readers.files import reading
 from stlora_kernels.data.registry import DATASETS, DatasetInfo, dataset_names
-from stlora_kernels.data.sensor_data import SECONDS_PER_DAY, SensorData
+from stlora_kernels.data.sensor_data import SensorData
+from stlora_kernels.data.steps import smallest_step
 from stlora_kernels.data.synthetic import synthetic
-from stlora_kernels.errors import InputError, MissingFileError
+from stlora_kernels.errors import InputError
 
 logger = logging.getLogger(__name__)
 
@@ -29,25 +28,41 @@ def load_dataset(
     name: str,
     data_dir: str | Path | None = None,
     *,
+    graph: GraphKind = "dataset",
     adjacency: str | Path | None = None,
+    locations: str | Path | None = None,
     first_step: str | None = None,
+    resample: int | None = None,
+    snap: int | None = None,
+    target: str | None = None,
     nodes: int | None = None,
     steps: int | None = None,
     seed: int | None = None,
+    allocate: Allocate = in_memory,
 ) -> SensorData:
     """Load a data set.
 
     Args:
-        name: one of ``dataset_names()``, in upper or lower case, or the path of a csv of one's own: first column the
-            time, every further one a sensor.
+        name: one of ``dataset_names()``, in upper or lower case; or the path of a ``.csv`` (see
+            ``readers.open_series_csv``) or ``.h5`` (``readers.open_pandas_h5``) of one's own, or a pattern for several
+            of them, see ``load_own``; or a folder that ``python -m stlora_kernels.data convert`` wrote.
         data_dir: where the files are, as ``data_dir/NAME/file`` or ``data_dir/file``; None: the environment variable
-            ``STLORA_DATA``. Not used for "synthetic" and one's own csv.
-        adjacency: a graph (``.csv`` or ``.pkl``) to use in place of the set's own; required with one's own csv. See
-            ``readers.read_graph_csv`` for the tables it may be.
+            ``STLORA_DATA``, or else ``~/.cache/stlora``, where ``python -m stlora_kernels.data download NAME`` puts
+            them. Not used for "synthetic" and one's own files.
+        graph: what the adjacency is made of, see ``GraphSource``. For one made of measurements see
+            ``correlation_graph``.
+        adjacency: a graph (``.csv``, ``.pkl`` or ``.npy``) to use in place of the set's own; required with one's own
+            files unless ``graph`` does without. See ``readers.read_graph_csv`` for the tables it may be. A matrix
+            that names no sensors is taken in their order, as a warning says. For the graph "kernel" a csv of
+            distances, see ``readers.read_road_csv``.
+        locations: for the graph "neighbours", a csv of coordinates to use in place of the set's own; see
+            ``readers.read_locations_csv``.
         first_step: date and time of the first step of an ``.npz``, which holds no times. Without it the registry's
             calendar is used, and a file with fewer steps than the full set is taken to be its end, which is how the
             published part of PEMS08 was cut (7156 of 17856 steps, from 2016-08-07 03:40); a warning says so.
+        resample, snap, target: of one's own files, see ``load_own``.
         nodes, steps, seed: size and seed of the "synthetic" set.
+        allocate: see ``load_own``.
 
     Raises:
         InputError: if the name is unknown, a file is broken, an option does not apply, or graph and data disagree.
@@ -55,19 +70,32 @@ def load_dataset(
         MissingExtraError: if pandas or h5py is needed and not installed.
     """
     info = DATASETS.get(name.lower())
+    given = [None if file is None else Path(file) for file in (adjacency, locations)]
+    check_graph_options(graph, *given)
+    if name.lower() == "synthetic" or info is not None or not is_own(name):
+        _refuse(name, resample=resample, snap=snap, target=target)
     if name.lower() == "synthetic":
-        _refuse(name, adjacency=adjacency, first_step=first_step)
+        _refuse(name, adjacency=adjacency, locations=locations, first_step=first_step)
         options = {"nodes": nodes, "steps": steps, "seed": seed}
-        return synthetic(**{option: value for option, value in options.items() if value is not None})
+        if graph in ("kernel", "neighbours"):
+            lacks = "distances" if graph == "kernel" else "coordinates"
+            raise InputError(f"graph {graph!r}: the sensors of data set {name!r} have no {lacks}")
+        data = synthetic(**{option: value for option, value in options.items() if value is not None})
+        return _regraphed(data, graph)
     _refuse(name, nodes=nodes, steps=steps, seed=seed)
     if info is None or not info.values_file.endswith(".npz"):
         _refuse(name, first_step=first_step)
-    graph = None if adjacency is None else Path(adjacency)
     if info is not None:
-        return _load_registered(info, _data_folder(data_dir), graph, first_step)
-    if name.lower().endswith(".csv"):
-        return _load_own(Path(name), graph)
-    raise InputError(f"unknown data set {name!r}, expected one of {', '.join(dataset_names())}, or the path of a .csv")
+        return _load_registered(info, data_folder(data_dir), first_step, allocate, graph, *given)
+    if is_converted(name):
+        return _regraphed(read_converted(Path(name)), graph, *given)
+    if is_own(name):
+        paths, source = own_paths(name), own_graph(name, graph, *given)
+        return load_own(paths, source.read, resample=resample, snap=snap, target=target, allocate=allocate)
+    raise InputError(
+        f"unknown data set {name!r}, expected one of {', '.join(dataset_names())}, or the path of a .csv, .h5 or "
+        "converted folder"
+    )
 
 
 def _refuse(name: str, **options: object) -> None:
@@ -77,10 +105,35 @@ def _refuse(name: str, **options: object) -> None:
             raise InputError(f"{option} is not an option of data set {name!r}")
 
 
-def _load_registered(info: DatasetInfo, folder: Path, adjacency: Path | None, first_step: str | None) -> SensorData:
-    values_path = _find(info, folder, info.values_file)
-    graph_path = adjacency or _find(info, folder, *info.graph_files)
-    ids_path = _find(info, folder, info.ids_file) if info.ids_file else None
+def _regraphed(
+    data: SensorData, graph: GraphKind, adjacency: Path | None = None, locations: Path | None = None
+) -> SensorData:
+    """Data that bring a graph with them, with the one that was asked for."""
+    if adjacency is None and graph == "dataset":
+        return data
+    if adjacency is None and graph == "binary":
+        return replace(data, adjacency=binary_symmetric(data.adjacency > 0))
+    source = own_graph(data.name, graph, adjacency, locations)
+    return replace(data, adjacency=source.read(data.sensor_ids))
+
+
+def _load_registered(
+    info: DatasetInfo,
+    folder: Path,
+    first_step: str | None,
+    allocate: Allocate,
+    graph: GraphKind,
+    adjacency: Path | None,
+    locations: Path | None,
+) -> SensorData:
+    values_path = required_file(info, folder, *info.values_files)
+    source = registered_graph(info, partial(required_file, info, folder), graph, adjacency, locations)
+    if info.years:
+        years = [path for file in info.values_files if (path := find_file(info, folder, file)) is not None]
+        data = load_own(years, source.read, resample=info.step_minutes, allocate=allocate)
+        facts = {name: getattr(info, name) for name in ("name", "quantity", "unit", "split", "null_value")}
+        return replace(data, inputs="target", **facts)
+    ids_path = required_file(info, folder, info.ids_file) if info.ids_file else None
     if values_path.suffix == ".npz":
         values = read_npz(values_path)
         if values.shape[1] != info.num_nodes:
@@ -91,69 +144,19 @@ def _load_registered(info: DatasetInfo, folder: Path, adjacency: Path | None, fi
         read = read_pandas_h5 if values_path.suffix == ".h5" else read_series_csv
         values, times, ids = read(values_path)
         _check_step(times, info, values_path)
-    if adjacency or info.graph == "matrix" or graph_path.suffix == ".pkl":
-        graph = _read_graph(graph_path, ids)
-    else:
-        roads = read_road_csv(graph_path)
-        is_kernel = info.graph == "kernel"
-        graph = roads.to_kernel(ids) if is_kernel else binary_symmetric(np.isfinite(roads.to_matrix(ids, np.inf)))
     return SensorData(
         name=info.name,
         values=values,
         times=times,
         sensor_ids=ids,
-        adjacency=graph,
+        adjacency=source.read(ids),
         steps_per_day=info.steps_per_day,
         quantity=info.quantity,
         unit=info.unit,
         split=info.split,
         null_value=info.null_value,
+        inputs="target",
     )
-
-
-def _load_own(path: Path, adjacency: Path | None) -> SensorData:
-    """One's own csv: its step is the smallest distance between two times, so gaps may be any number of steps."""
-    if adjacency is None:
-        raise InputError(f"{path} needs a graph of its sensors: give adjacency, a .csv or .pkl")
-    for file in (path, adjacency):
-        if not file.is_file():
-            raise MissingFileError(f"no file {file.absolute()}; give the path of an existing one")
-    values, times, ids = read_series_csv(path)
-    step = _smallest_step(times, path)
-    if SECONDS_PER_DAY % step:
-        raise InputError(f"{path}: the smallest step of time is {step} seconds, expected a part of a day")
-    return SensorData(
-        name=path.stem,
-        values=values,
-        times=times,
-        sensor_ids=ids,
-        adjacency=_read_graph(adjacency, ids),
-        steps_per_day=SECONDS_PER_DAY // step,
-        quantity="value",
-        unit="",
-        split=(0.7, 0.1, 0.2),
-        null_value=None,
-    )
-
-
-def _data_folder(data_dir: str | Path | None) -> Path:
-    folder = data_dir or os.environ.get("STLORA_DATA")
-    if not folder:
-        raise MissingFileError("no data directory: give data_dir (--data-dir) or set STLORA_DATA")
-    if not Path(folder).is_dir():
-        wrong = "is not a folder" if Path(folder).exists() else "is not there"
-        raise MissingFileError(f"the data directory {Path(folder).absolute()} {wrong}")
-    return Path(folder)
-
-
-def _find(info: DatasetInfo, folder: Path, *files: str) -> Path:
-    """The first of ``files`` that is there, in the set's own folder or beside it."""
-    places = [place / file for file in files for place in (folder / info.name, folder)]
-    for place in places:
-        if place.is_file():
-            return place
-    looked = " or ".join(str(place) for place in places)
-    raise MissingFileError(f"{info.name}: no {' or '.join(files)}, looked for {looked}; {info.source}")
 
 
 def _npz_times(info: DatasetInfo, steps: int, first_step: str | None, path: Path) -> np.ndarray:
@@ -182,20 +185,9 @@ def _parse_first_step(text: str) -> np.datetime64:
         raise InputError(f"first_step is {text!r}, expected a date and time such as 2016-08-07T03:40") from error
 
 
-def _smallest_step(times: np.ndarray, path: Path) -> int:
-    """Seconds between the two nearest times; NaT counts as going back."""
-    if len(times) < 2:
-        raise InputError(f"{path} has {len(times)} step, expected at least 2")
-    passed = np.diff(times).astype(np.int64)
-    if passed.min() < 1:
-        i = int(passed.argmin()) + 1
-        raise InputError(f"{path}: {times[i]} follows {times[i - 1]}, expected times that increase")
-    return int(passed.min())
-
-
 def _check_step(times: np.ndarray, info: DatasetInfo, path: Path) -> None:
     """Refuse a re-sampled file: its rhythm would be read wrongly, without any other sign."""
-    step = _smallest_step(times, path)
+    step = smallest_step(times, str(path))
     if step != info.step_minutes * 60:
         raise InputError(f"{path} has steps of {step} s, {info.name} has steps of {info.step_minutes} minutes")
 
@@ -209,13 +201,3 @@ def _read_ids(path: Path | None, num_nodes: int) -> tuple[str, ...]:
     if len(ids) != num_nodes:
         raise InputError(f"{path} lists {len(ids)} sensor ids, expected {num_nodes}")
     return ids
-
-
-def _read_graph(path: Path, sensor_ids: tuple[str, ...]) -> np.ndarray:
-    """The adjacency in a file that holds one, in the order of ``sensor_ids``."""
-    if path.suffix == ".csv":
-        return read_graph_csv(path, sensor_ids)
-    if path.suffix != ".pkl":
-        raise InputError(f"{path}: expected a graph as .csv or .pkl")
-    matrix, ids = read_graph_pickle(path)
-    return select_sensors(matrix, ids, sensor_ids, path)

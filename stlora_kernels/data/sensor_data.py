@@ -1,6 +1,7 @@
 """One sensor network's measurements, with everything that is needed to read them."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -8,6 +9,7 @@ from stlora_kernels.data.graph import check_adjacency
 from stlora_kernels.errors import InputError
 
 SECONDS_PER_DAY = 86400
+SLICE = 2**24  # values that are checked at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -16,7 +18,7 @@ class SensorData:
 
     Args:
         name: the data set's name.
-        values: ``[S, N, C]`` float32; channel 0 is the target, NaN means missing.
+        values: ``[S, N, C]`` float32; channel 0 is the target, NaN means missing. It may be a memory map.
         times: ``[S]`` datetime64[s], increasing by one step, or by several where there is a gap.
         sensor_ids: the ``N`` sensors' ids, in the order of ``values`` and ``adjacency``.
         adjacency: ``[N, N]`` float32, ``>= 0``; entry ``[i, j]`` is the weight of the edge from i to j.
@@ -26,6 +28,10 @@ class SensorData:
         split: shares of training, validation and test.
         null_value: the value that means "missing" in targets; None: only NaN does.
         synthetic: True when the values were generated, not measured.
+        clock: ``[S]`` datetime64[s], what the clock on the wall showed, where ``times`` do not say that: they go on
+            evenly when clocks are set forward or back. None: they do say it.
+        inputs: whether the channels beyond the target are inputs by default. The published models of PEMS04 and
+            PEMS08 see the target only.
 
     Raises:
         InputError: if shapes disagree, a value is infinite, no value is a number, time does not go on in
@@ -43,6 +49,8 @@ class SensorData:
     split: tuple[float, float, float]
     null_value: float | None
     synthetic: bool = False
+    clock: np.ndarray | None = None
+    inputs: Literal["target", "all"] = "all"
 
     def __post_init__(self) -> None:
         values, times = self.values, self.times
@@ -53,6 +61,10 @@ class SensorData:
         if times.shape != (self.num_steps,) or times.dtype != np.dtype("datetime64[s]"):
             raise InputError(
                 f"{self.name}: times are {times.dtype} {list(times.shape)}, expected datetime64[s] [{self.num_steps}]"
+            )
+        if self.clock is not None and (self.clock.shape, self.clock.dtype) != (times.shape, times.dtype):
+            raise InputError(
+                f"{self.name}: clock is {self.clock.dtype} {list(self.clock.shape)}, expected as times are"
             )
         if len(self.sensor_ids) != self.num_nodes:
             raise InputError(f"{self.name}: {len(self.sensor_ids)} sensor ids for {self.num_nodes} sensors")
@@ -73,7 +85,7 @@ class SensorData:
 
     def calendar(self) -> np.ndarray:
         """Step of the day in ``0 .. steps_per_day - 1`` and day of the week (Monday 0), ``[S, 2]`` int64."""
-        seconds = self.times.astype(np.int64)
+        seconds = (self.times if self.clock is None else self.clock).astype(np.int64)
         days, second_of_day = np.divmod(seconds, SECONDS_PER_DAY)
         step_of_day = second_of_day * self.steps_per_day // SECONDS_PER_DAY
         day_of_week = (days + 3) % 7  # day 0 of the epoch, 1970-01-01, was a Thursday
@@ -94,11 +106,17 @@ class SensorData:
             )
 
     def _check_numbers(self) -> None:
-        infinite = np.isinf(self.values)
-        if infinite.any():
-            step, node, channel = (int(i) for i in np.unravel_index(infinite.argmax(), infinite.shape))
-            raise InputError(
-                f"{self.name}: infinite value at {self.times[step]}, sensor {self.sensor_ids[node]}, channel {channel}"
-            )
-        if np.isnan(self.values[..., 0]).all():
+        rows = max(SLICE // (self.num_nodes * self.values.shape[2]), 1)
+        measured = False
+        for first in range(0, self.num_steps, rows):  # a memory map may be larger than the memory
+            values = self.values[first : first + rows]
+            infinite = np.isinf(values)
+            if infinite.any():
+                step, node, channel = (int(i) for i in np.unravel_index(infinite.argmax(), infinite.shape))
+                raise InputError(
+                    f"{self.name}: infinite value at {self.times[first + step]}, sensor {self.sensor_ids[node]}, "
+                    f"channel {channel}"
+                )
+            measured = measured or not np.isnan(values[..., 0]).all()
+        if not measured:
             raise InputError(f"{self.name}: every value is missing (NaN)")

@@ -1,26 +1,32 @@
 """From one series to batches: windows are cut out of a single array when they are asked for, never stored."""
 
 import logging
+import warnings
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from typing import Literal, NamedTuple, TypeVar
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from stlora_kernels.data.missing import Fill, fill_missing, valid_mask
+from stlora_kernels.data.scaler import Scaler, fit_scaler
 from stlora_kernels.data.sensor_data import SECONDS_PER_DAY, SensorData
 from stlora_kernels.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-ArrayOrTensor = TypeVar("ArrayOrTensor", np.ndarray, Tensor)
+# How much of a GPU's free memory the whole series may take; the model and its gradients need the rest.
+DEVICE_SHARE = 0.25
 
 
 class Batch(NamedTuple):
     """``B`` windows of ``T`` input steps and ``H`` target steps.
 
-    x: ``[B, T, N, 3]`` float32: scaled value (0 where missing), time of day in [0, 1), day of the week / 7.
+    x: ``[B, T, N, F]`` float32: scaled value (0 where missing), time of day in [0, 1), day of the week / 7, and then
+        the data's further channels, if they are inputs, each scaled by itself.
     y: ``[B, H, N, 1]`` float32 in the data's unit, NaN where missing.
     time: ``[B, T, 2]`` int64: step of the day, day of the week (Monday 0), as indices for embeddings.
     """
@@ -30,36 +36,19 @@ class Batch(NamedTuple):
     time: Tensor
 
 
-@dataclass(frozen=True)
-class Scaler:
-    """Standardisation ``(v - mean) / std`` with one mean and one standard deviation for all nodes.
-
-    ``Scaler(**scaler.state_dict())`` restores it.
-    """
-
-    mean: float
-    std: float
-
-    def transform(self, values: ArrayOrTensor) -> ArrayOrTensor:
-        return (values - self.mean) / self.std
-
-    def inverse_transform(self, values: ArrayOrTensor) -> ArrayOrTensor:
-        return values * self.std + self.mean
-
-    def state_dict(self) -> dict[str, float]:
-        return asdict(self)
-
-
 @dataclass(frozen=True, eq=False)
 class Series:
     """What every part of a data set cuts its windows from."""
 
-    values: Tensor  # [S, N] float32, the target channel in real units
+    values: Tensor  # [S, N, C] float32 in real units, the target first; a view of the data, perhaps of a memory map
     calendar: Tensor  # [S, 2] int64, step of the day and day of the week
     steps_per_day: int
-    scaler: Scaler
+    scalers: tuple[Scaler, ...]  # C
     window: int
     horizon: int
+    null_value: float | None
+    fill: Fill = "none"
+    pinned: bool = False  # batches lie in page-locked memory, from which a GPU copies by itself
 
 
 class Windows:
@@ -84,14 +73,26 @@ class Windows:
                 f"window indices {int(indices.min())} .. {int(indices.max())}, expected 0 .. {len(self) - 1}"
             )
         series, past = self.series, self.series.window
+        device = series.values.device
         steps = (self.start + indices).unsqueeze(1) + torch.arange(past + series.horizon)  # [B, T+H]
-        values = series.values.index_select(0, steps.flatten()).unflatten(0, steps.shape)  # [B, T+H, N]
+        steps = steps.to(device, non_blocking=True)
+        values = series.values.index_select(0, steps.flatten()).unflatten(0, steps.shape)  # [B, T+H, N, C]
         time = series.calendar[steps[:, :past]]  # [B, T, 2]
-        x = values.new_empty(*values[:, :past].shape, 3)  # [B, T, N, 3]
-        x[..., 0] = series.scaler.transform(values[:, :past]).nan_to_num(nan=0.0)
+        num_nodes, channels = values.shape[2:]
+        x = self._empty(len(steps), past, num_nodes, 2 + channels)
+        for channel, scaler in enumerate(series.scalers):
+            given = values[:, :past, :, channel]  # [B, T, N]
+            if series.fill != "none":
+                null_value = None if channel else series.null_value
+                given = fill_missing(given, valid_mask(given, null_value), series.fill)
+            x[..., channel + 2 if channel else 0] = scaler.transform(given).nan_to_num(nan=0.0)
         x[..., 1] = (time[..., 0] / series.steps_per_day).unsqueeze(2)
         x[..., 2] = (time[..., 1] / 7).unsqueeze(2)
-        return Batch(x, values[:, past:].unsqueeze(3).contiguous(), time)
+        y = self._empty(len(steps), series.horizon, num_nodes, 1)
+        return Batch(x, y.copy_(values[:, past:, :, :1]), time)
+
+    def _empty(self, *shape: int) -> Tensor:
+        return torch.empty(shape, device=self.series.values.device, pin_memory=self.series.pinned)
 
     def batches(
         self, batch_size: int, *, shuffle: bool = False, generator: torch.Generator | None = None
@@ -99,7 +100,8 @@ class Windows:
         """All windows once, in order of time or shuffled by ``generator``; the last batch may be smaller."""
         self.num_batches(batch_size)
         order = torch.randperm(len(self), generator=generator) if shuffle else torch.arange(len(self))
-        return (self.gather(indices) for indices in order.split(batch_size))
+        batches = map(self.gather, order.split(batch_size))
+        return _one_ahead(batches) if self.series.pinned else batches
 
     def num_batches(self, batch_size: int) -> int:
         """How many batches ``batches(batch_size)`` yields.
@@ -110,6 +112,15 @@ class Windows:
         if batch_size < 1:
             raise InputError(f"batch_size is {batch_size}, expected at least 1")
         return -(-len(self) // batch_size)
+
+
+def _one_ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """The same batches, each made by a second thread while the one before it is at work on the GPU."""
+    with ThreadPoolExecutor(1) as thread:
+        following = thread.submit(next, batches, None)
+        while (batch := following.result()) is not None:
+            following = thread.submit(next, batches, None)
+            yield batch
 
 
 class ForecastData:
@@ -124,7 +135,9 @@ class ForecastData:
     daylight saving); a warning says how many there are. Rows of NaN for the missing steps close a gap.
 
     The scaler is fitted on the inputs of the training windows only, zeros included and NaN left out, as the
-    published scalers are: every step counts as often as it occurs in training windows.
+    published scalers are: every step counts as often as it occurs in training windows. Filling does not change it.
+
+    The values are never copied: they may be a memory map larger than the memory (``commands.convert`` writes one).
 
     Args:
         data: the measurements.
@@ -133,13 +146,15 @@ class ForecastData:
         split: shares of training, validation and test, in any scale; None: the data set's own.
         split_by: what the shares refer to.
         null_value: the target value that means "missing"; None: only NaN does; "data": as the data set says.
+        fill: how missing inputs (NaN, and ``null_value`` in the target channel) are filled from their own window, see
+            ``fill_missing``; "none": a NaN becomes the training mean and the null value stays. Targets stay missing.
+        inputs: which channels are inputs: "target", or "all"; "data": as the data set says.
 
     Raises:
         InputError: if a size or share is not positive, a part would have no window, or the training inputs
             are all missing or all equal.
     """
 
-    in_features = 3
     out_features = 1
 
     def __init__(
@@ -151,7 +166,13 @@ class ForecastData:
         split: tuple[float, float, float] | None = None,
         split_by: Literal["windows", "steps"] = "windows",
         null_value: float | Literal["data"] | None = "data",
+        fill: Fill = "none",
+        inputs: Literal["data", "target", "all"] = "data",
     ) -> None:
+        if fill not in get_args(Fill):
+            raise InputError(f"fill is {fill!r}, expected one of {', '.join(get_args(Fill))}")
+        if inputs not in ("data", "target", "all"):
+            raise InputError(f"inputs is {inputs!r}, expected 'data', 'target' or 'all'")
         if window < 1 or horizon < 1:
             raise InputError(f"window is {window}, horizon is {horizon}, expected at least 1 each")
         self.data = data
@@ -160,18 +181,43 @@ class ForecastData:
         self.null_value = data.null_value if null_value == "data" else null_value
         self.num_nodes = data.num_nodes
         parts = _split_windows(data, window, horizon, split or data.split, split_by)
-        values = np.require(data.values[:, :, 0], requirements=["C", "W"])  # [S, N]
-        self.scaler = _fit_scaler(data.name, values, *parts[0], window)
+        used = data.values if (data.inputs if inputs == "data" else inputs) == "all" else data.values[..., :1]
+        scalers = tuple(
+            fit_scaler(f"{data.name}, channel {c}" if c else data.name, used[..., c], *parts[0], window)
+            for c in range(used.shape[2])
+        )
+        self.scaler = scalers[0]
+        self.in_features = 2 + len(scalers)
         series = Series(
-            torch.from_numpy(values),
+            _as_tensor(used),
             torch.from_numpy(data.calendar()),
             data.steps_per_day,
-            self.scaler,
+            scalers,
             window,
             horizon,
+            self.null_value,
+            fill,
         )
         self.train, self.val, self.test = (Windows(series, start, stop) for start, stop in parts)
         _warn_of_gaps(data, window + horizon, parts)
+
+    def place(self, device: torch.device) -> None:
+        """Make batches for ``device``; nothing changes on the CPU.
+
+        Where the series takes at most a quarter of a GPU's free memory it is moved there whole, and batches are cut
+        out of it there. Where it does not, batches are made here in page-locked memory, one ahead of the one in use.
+        """
+        if device.type != "cuda":
+            return
+        series = self.train.series
+        needed, free = series.values.nbytes, torch.cuda.mem_get_info(device)[0]
+        if needed <= DEVICE_SHARE * free:
+            values = series.values.to(device, memory_format=torch.contiguous_format)
+            series = replace(series, values=values, calendar=series.calendar.to(device))
+        else:
+            series = replace(series, pinned=True)
+        for part in (self.train, self.val, self.test):
+            part.series = series
 
 
 def _split_windows(
@@ -213,21 +259,8 @@ def _warn_of_gaps(data: SensorData, length: int, parts: list[tuple[int, int]]) -
         )
 
 
-def _fit_scaler(name: str, values: np.ndarray, start: int, stop: int, window: int) -> Scaler:
-    """Mean and standard deviation over the inputs of windows ``start .. stop - 1``, without building them."""
-    values = values[start : stop + window - 1]  # [S', N]
-    first = np.arange(len(values))
-    # Step i lies in the windows that start at i - window + 1 .. i, as far as these exist.
-    weight = np.minimum(first, stop - start - 1) - np.maximum(first - window + 1, 0) + 1  # [S']
-    count = weight @ (~np.isnan(values)).sum(axis=1)
-    if count == 0:
-        raise InputError(f"{name}: every value of the training inputs is missing (NaN)")
-    mean = weight @ np.nansum(values, axis=1, dtype=np.float64) / count
-    square = sum(  # in slices, so that no float64 copy of the whole series is made
-        weight[rows] @ np.nansum(np.square(np.subtract(values[rows], mean, dtype=np.float64)), axis=1)
-        for rows in (slice(i, i + 1024) for i in range(0, len(values), 1024))
-    )
-    std = float(np.sqrt(square / count))
-    if std == 0:
-        raise InputError(f"{name}: every value of the training inputs is {mean}, there is nothing to learn")
-    return Scaler(float(mean), std)
+def _as_tensor(values: np.ndarray) -> Tensor:
+    """The very memory of ``values``, which nobody writes to (torch warns of memory maps that are read only)."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return torch.from_numpy(values)

@@ -1,9 +1,7 @@
 """Checkpoints: tensors as safetensors, everything else as JSON, no pickle; written whole or not at all."""
 
 import json
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,24 +9,12 @@ import torch
 from torch import Tensor
 
 from stlora_kernels.errors import InputError, MissingFileError, require
+from stlora_kernels.files import replacing
 
 KEY = "stlora_kernels"  # of the JSON in the safetensors header
 BEST = "best.safetensors"
 ABOUT = {"config": dict, "epoch": int, "nodes": int, "scaler": dict}  # what is read back, and its types
 CONFIG = {"backbone": str, "stlora": bool}
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary file beside ``path`` that takes its place if the block succeeds and is removed if it does not."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:  # after Ctrl-C and on a full disk too
-        temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -5,10 +5,12 @@ The text under each field is its help on the command line.
 
 import json
 import math
+import re
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from stlora_kernels.data.missing import Fill
 from stlora_kernels.errors import InputError, require
 from stlora_kernels.training.published import Loss, Optimizer, Recipe, published
 
@@ -59,13 +61,28 @@ class TrainConfig:
     """One training run."""
 
     dataset: str = "synthetic"
-    """name of a data set, or the path of a csv of one's own (first column time, then one column per sensor)"""
+    """name of a data set, path of a .csv or .h5 of one's own (a pattern joins several), or a converted folder"""
     data_dir: Path | None = None
-    """folder of the measurements; by default the environment variable STLORA_DATA"""
+    """folder of the measurements; by default the environment variable STLORA_DATA, or else ~/.cache/stlora"""
+    graph: Literal["dataset", "binary", "kernel", "neighbours", "correlation", "identity"] = "dataset"
+    """dataset: what the set's own files say;
+    binary: the same edges, both ways, of weight 1;
+    kernel: Gaussian kernel of road distances;
+    neighbours: the 8 nearest sensors, by coordinates;
+    correlation: the 8 most alike in the training part;
+    identity: no edges"""
     adjacency: Path | None = None
-    """graph (.csv or .pkl) of a csv of one's own, or to use in place of the data set's"""
+    """graph (.csv, .pkl or .npy) of files of one's own, or to use in place of the data set's"""
+    locations: Path | None = None
+    """csv of sensor_id,latitude,longitude for --graph neighbours, if the data set has none"""
     first_step: str | None = None
     """time of the first step, such as 2016-07-01T00:00, of an .npz that is not the full set"""
+    resample: int | None = None
+    """minutes of a longer step, to which the measured values of one's own files are averaged"""
+    snap: int | None = None
+    """seconds by which the clock of one's own files may be early or late; such times are moved to the even step"""
+    target: str | None = None
+    """the channel of one's own files to be forecast, where there are several"""
     synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
     output: Path | None = None
     """run folder; by default runs/<dataset>-<backbone>[-stlora[-frozen]]-seed<k>"""
@@ -79,7 +96,11 @@ class TrainConfig:
     split_by: Literal["windows", "steps"] = "windows"
     """what the shares count"""
     null_value: Literal["dataset", "none"] | float = "dataset"
-    """target that means missing; dataset: the data set's own (0; of a csv of one's own none); none: only NaN is"""
+    """target that means missing; dataset: the data set's own (0; of files of one's own none); none: only NaN is"""
+    fill: Fill = "none"
+    """missing inputs, from their own window: last measurement, linear, or none (NaN is the mean, 0 stays)"""
+    inputs: Literal["data", "target", "all"] = "data"
+    """channels that are inputs; data: all of one's own files, the target of published sets"""
 
     backbone: str = "lstm"
     """the forecasting model; an unknown name lists what there is"""
@@ -139,7 +160,7 @@ class TrainConfig:
             InputError: naming the option, what was given and what was expected.
         """
         adapter, recipe = self.adapter, self.recipe()
-        for name in ("window", "horizon", "max_batches"):
+        for name in ("window", "horizon", "max_batches", "resample", "snap"):
             _count(name, getattr(self, name), 1)
         for name, least in (("epochs", 1), ("patience", 1), ("batch_size", 1), ("step_size", 0), ("warmup", 0)):
             _count(name, getattr(recipe, name), least)
@@ -197,7 +218,8 @@ class TrainConfig:
         if self.output is not None:
             return self.output
         adapter = ("-stlora" if self.stlora else "") + ("-frozen" if self.frozen else "")
-        return Path("runs") / f"{Path(self.dataset).stem}-{self.backbone.replace(':', '.')}{adapter}-seed{self.seed}"
+        name = re.sub(r"[*?[\]]", "", Path(self.dataset).stem)  # of a pattern that joins files
+        return Path("runs") / f"{name}-{self.backbone.replace(':', '.')}{adapter}-seed{self.seed}"
 
     def as_dict(self) -> dict[str, Any]:
         """Nested plain types, as they stand in YAML and JSON."""

@@ -7,9 +7,10 @@ from torch import Tensor, nn
 
 from stlora_kernels.baselines import Baseline, HistoricalAverage
 from stlora_kernels.data import Batch, ForecastData, Windows
+from stlora_kernels.data.missing import valid_mask
 from stlora_kernels.nn.checks import check_forecast
 from stlora_kernels.nn.stlora import STLoRA
-from stlora_kernels.training.metrics import ScoreMeter, Scores, valid_mask
+from stlora_kernels.training.metrics import ScoreMeter, Scores
 
 DAYS_PER_WEEK = 7
 
@@ -76,7 +77,7 @@ def _evaluate_each(
     """By name, the errors of forecasts that map first steps of windows, int64 ``[B]``, to real units ``[B, H, N]``."""
     meters = {name: ScoreMeter(data.horizon, data.null_value) for name in forecasts}
     for indices in torch.arange(len(part)).split(batch_size):
-        target = part.gather(indices).y  # [B, H, N, 1]
+        target = part.gather(indices).y.cpu()  # [B, H, N, 1]
         for name, ahead in forecasts.items():
             meters[name].update(ahead(part.start + indices).unsqueeze(-1), target)
     return {name: meter.compute() for name, meter in meters.items()}

@@ -13,6 +13,8 @@ from torch import nn
 
 from stlora_kernels.baselines import Baseline
 from stlora_kernels.data import ForecastData, load_dataset
+from stlora_kernels.data.graph import correlation_graph
+from stlora_kernels.data.graph_facts import graph_facts
 from stlora_kernels.errors import InputError, require
 from stlora_kernels.training.checkpoint import BEST, load_checkpoint, save_checkpoint, write_text
 from stlora_kernels.training.classical import fit_baseline
@@ -53,6 +55,7 @@ def train(config: TrainConfig, *, overwrite: bool = False, quiet: bool | None = 
     device = resolve_device(config.device)
     seed_everything(config.seed)
     data = load_data(config)
+    data.place(device)
     model = build_model(config, data, device)
     progress = Progress(quiet)
     progress.say(_opening(config, data, device))
@@ -117,6 +120,7 @@ def evaluate_run(run: Path, *, data_dir: Path | None = None, device: str | None 
             f"{run} was trained on other data: {about['nodes']} sensors, scaler {about['scaler']}; "
             f"{data.data.name} has {data.num_nodes} sensors, scaler {data.scaler.state_dict()}"
         )
+    data.place(where)
     # The checkpoint holds the backbone too; the one it may have started from is not needed any more.
     model = build_model(replace(config, backbone_checkpoint=None), data, where)
     report = measure(model, data, config, where, run)
@@ -138,24 +142,39 @@ def load_data(config: TrainConfig) -> ForecastData:
     Raises:
         InputError: see ``load_dataset`` and ``ForecastData``.
     """
+    by_correlation = config.graph == "correlation"  # the only graph made of measurements: it waits for the split
+    if by_correlation and (config.adjacency or config.locations):
+        given = "--adjacency" if config.adjacency else "--locations"
+        raise InputError(f"{given} is not an option of --graph correlation, which is made of the measurements")
     sensors = load_dataset(
         config.dataset,
         config.data_dir,
+        graph="identity" if config.graph == "correlation" else config.graph,
         adjacency=config.adjacency,
+        locations=config.locations,
         first_step=config.first_step,
+        resample=config.resample,
+        snap=config.snap,
+        target=config.target,
         nodes=config.synthetic.nodes,
         steps=config.synthetic.steps,
         seed=config.synthetic.seed,
     )
     null_values: Mapping[Any, Any] = {"dataset": "data", "none": None}
-    return ForecastData(
+    data = ForecastData(
         sensors,
         window=config.window,
         horizon=config.horizon,
         split=config.split,
         split_by=config.split_by,
         null_value=null_values.get(config.null_value, config.null_value),
+        fill=config.fill,
+        inputs=config.inputs,
     )
+    if by_correlation:
+        inputs = len(data.train) + data.window - 1  # the steps that the scaler knows too
+        data.data = replace(sensors, adjacency=correlation_graph(sensors.values[:inputs, :, 0], data.null_value))
+    return data
 
 
 def check_folder(folder: Path, overwrite: bool) -> None:
@@ -191,6 +210,7 @@ def _opening(config: TrainConfig, data: ForecastData, device: torch.device) -> s
     minutes = 1440 / data.data.steps_per_day
     return (
         f"{config.model_name} on {origin}: {data.num_nodes} sensors, {data.data.num_steps} steps of {minutes:g} min, "
+        f"graph ({config.graph}) of {graph_facts(data.data.adjacency)}, "
         f"{parts} windows for training/validation/test, seed {config.seed}, {device}"
     )
 

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stlora_kernels.training.metrics import valid_mask
+from stlora_kernels.data.missing import valid_mask
 from stlora_kernels.training.published import Loss
 
 

@@ -7,23 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from stlora_kernels.data.missing import NULL_TOLERANCE, valid_mask
 from stlora_kernels.errors import InputError
-
-# The field's rule for "equal to the missing value" (DCRNN's and LargeST's masks).
-NULL_TOLERANCE = 5e-5
-
-
-def valid_mask(target: Tensor, null_value: float | None) -> Tensor:
-    """True where a target is a measurement: ``not isnan(y) and |y - null_value| >= 5e-5``.
-
-    Args:
-        target: any shape, in real units.
-        null_value: the value that means "missing"; ``None``: only NaN does.
-    """
-    valid = ~torch.isnan(target)
-    if null_value is None:
-        return valid
-    return valid & ((target - null_value).abs() >= NULL_TOLERANCE)
 
 
 class Errors(NamedTuple):

@@ -9,7 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from stlora_kernels.backbones.graph import GraphProduct, available_memory, check_memory, graph_weights, transition
+from stlora_kernels.backbones.graph import (
+    GraphProduct,
+    available_memory,
+    check_memory,
+    double_transition,
+    graph_weights,
+    scaled_laplacian,
+    symmetric_normalised,
+    transition,
+)
 from stlora_kernels.errors import InputError
 
 SMALL, LARGE = 6, 120
@@ -48,6 +57,28 @@ def test_transition_equals_a_numpy_implementation(graph, dtype):
             expected[i] = row / row.sum()
     np.testing.assert_allclose(P, expected, atol=1e-12)
     assert P.dtype == np.float64
+
+
+@graphs
+def test_double_transition_walks_along_the_edges_and_against_them(graph):
+    A = GRAPHS[graph][0]()
+    along, against = double_transition(A.to_sparse())
+    out_degree, in_degree = A.double().sum(dim=1), A.double().sum(dim=0)
+    assert torch.equal(along, torch.where(out_degree > 0, A.double().T / out_degree, 0.0).T)
+    assert torch.equal(against, torch.where(in_degree > 0, A.double() / in_degree, 0.0).T)
+
+
+@graphs
+def test_symmetric_normalisation_equals_a_numpy_implementation(graph):
+    A = GRAPHS[graph][0]()
+    undirected = np.maximum(A.double().numpy(), A.double().numpy().T)
+    degree = undirected.sum(axis=1)
+    expected = np.zeros_like(undirected)
+    for i, j in np.argwhere(undirected):
+        expected[i, j] = undirected[i, j] / np.sqrt(degree[i] * degree[j])
+    S = symmetric_normalised(A).numpy()
+    np.testing.assert_allclose(S, expected, atol=1e-12)
+    assert np.abs(np.linalg.eigvalsh(S)).max() <= 1 + 1e-12
 
 
 @graphs
@@ -110,7 +141,7 @@ class TestProduct:
     ids=["vector", "oblong", "negative", "infinite"],
 )
 def test_what_is_no_graph_is_named(adjacency, message):
-    for function in (graph_weights, transition):
+    for function in (graph_weights, transition, double_transition, symmetric_normalised, scaled_laplacian):
         with pytest.raises(InputError, match=message):
             function(adjacency)
 

@@ -7,8 +7,8 @@ from backbone_cases import GRAPHS, N, graphs, random_graph, signal
 from torch import nn
 
 from stlora_kernels.backbones import STGCN
-from stlora_kernels.backbones.graph import GraphProduct
-from stlora_kernels.backbones.stgcn import Align, ChebGraphConv, TemporalConv, scaled_laplacian
+from stlora_kernels.backbones.graph import GraphProduct, scaled_laplacian
+from stlora_kernels.backbones.stgcn import Align, ChebGraphConv, TemporalConv
 from stlora_kernels.data import load_dataset
 from stlora_kernels.errors import InputError
 

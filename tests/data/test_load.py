@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from stlora_kernels.data import dataset_names, load_dataset
+from stlora_kernels.data.mirrors import MIRRORS
 from stlora_kernels.data.registry import DATASETS
 from stlora_kernels.errors import InputError, MissingExtraError, MissingFileError
 
@@ -35,6 +36,7 @@ def own_csv(tmp_path):
 def test_every_registered_name_is_listed():
     assert dataset_names() == (
         *("METR-LA", "PEMS-BAY", "PEMS03", "PEMS04", "PEMS07", "PEMS08", "SZ-TAXI"),
+        *("LargeST-CA", "LargeST-GLA", "LargeST-GBA"),
         "synthetic",
     )
 
@@ -49,6 +51,7 @@ def test_every_registered_name_is_listed():
         pytest.param("PEMS07", "2017-08-06T23:55", id="PEMS07"),
         pytest.param("PEMS08", "2016-08-31T23:55", id="PEMS08"),
         pytest.param("SZ-TAXI", "2015-01-31T23:45", id="SZ-TAXI"),
+        pytest.param("LargeST-CA", "2021-12-31T23:45", id="LargeST-CA"),
     ],
 )
 def test_registered_calendars_end_when_the_sets_do(name, last_step):
@@ -119,6 +122,11 @@ def test_another_graph_can_be_given(pems_folder):
     assert data.adjacency[3, 4] == 0.25
 
 
+def test_ones_own_csv_needs_a_graph(own_csv):
+    with pytest.raises(InputError, match=r"city\.csv needs a graph of its sensors: give adjacency, a \.csv, \.pkl or"):
+        load_dataset(str(own_csv / "city.csv"))
+
+
 def test_ones_own_csv_needs_no_code(own_csv):
     data = load_dataset(str(own_csv / "city.csv"), adjacency=own_csv / "graph.csv")
     assert data.name == "city"
@@ -135,7 +143,7 @@ def test_ones_own_csv_needs_no_code(own_csv):
     [
         pytest.param("PEMS05", {}, "unknown data set 'PEMS05', expected one of METR-LA, PEMS-BAY", id="unknown"),
         pytest.param("", {}, "unknown data set '', expected one of", id="empty-name"),
-        pytest.param("city.csv", {}, "city.csv needs a graph of its sensors: give adjacency", id="csv-without-graph"),
+        pytest.param("city.csv", {}, "city.csv; give the path of an existing one", id="csv-is-missing"),
         pytest.param("PEMS08", {"nodes": 5}, "nodes is not an option of data set 'PEMS08'", id="size-of-a-real-set"),
         pytest.param("synthetic", {"nodes": 0}, "nodes=0", id="no-nodes"),
         pytest.param("synthetic", {"steps": -5}, "steps=-5", id="negative-steps"),
@@ -145,7 +153,9 @@ def test_ones_own_csv_needs_no_code(own_csv):
         pytest.param("a.csv", {"first_step": "2012-03-01"}, "first_step is not an option", id="csv-has-times"),
         pytest.param("PEMS08", {"first_step": "monday"}, "first_step is 'monday'", id="first-step-is-no-time"),
         pytest.param("PEMS08", {"first_step": "NaT"}, "first_step is 'NaT'", id="first-step-is-not-a-time"),
-        pytest.param("PEMS08", {"adjacency": "g.json"}, "g.json: expected a graph as .csv or .pkl", id="graph-format"),
+        pytest.param(
+            "PEMS08", {"adjacency": "g.json"}, "g.json: expected a graph as .csv, .pkl or .npy", id="graph-format"
+        ),
         pytest.param("PEMS08", {"adjacency": "g.csv"}, "no file", id="graph-is-missing"),
     ],
 )
@@ -161,8 +171,11 @@ def test_missing_files_are_named_with_where_to_put_and_get_them(tmp_path, name):
     with pytest.raises(MissingFileError) as error:
         load_dataset(name, tmp_path)
     info = DATASETS[name.lower()]
-    assert str(tmp_path / name / info.values_file) in str(error.value)
-    assert str(tmp_path / info.values_file) in str(error.value)
+    assert f"looked for {tmp_path / name / info.files[0]}" in str(error.value)
+    assert f", also in {tmp_path};" in str(error.value)
+    free = all(MIRRORS.get(name, {}).get(file) for file in info.files)
+    assert (f"python -m stlora_kernels.data download {name} --data-dir {tmp_path}" in str(error.value)) is free
+    assert ("no address of it without a login is known" in str(error.value)) is not free
     assert "https://github.com/" in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -173,10 +186,18 @@ def test_a_missing_graph_names_every_file_that_would_do(tmp_path):
         load_dataset("METR-LA", tmp_path)
 
 
-def test_no_data_folder_at_all_says_how_to_give_one(monkeypatch):
+def test_without_a_data_folder_the_cache_of_downloads_is_used(pems_folder, tmp_path, monkeypatch):
     monkeypatch.delenv("STLORA_DATA", raising=False)
-    with pytest.raises(MissingFileError, match=r"give data_dir .* or set STLORA_DATA"):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    with pytest.raises(
+        MissingFileError, match=r"home/\.cache/stlora is not there: give data_dir .* or set STLORA_DATA"
+    ):
         load_dataset("PEMS08")
+    cache = tmp_path / "home" / ".cache" / "stlora" / "PEMS08"
+    cache.mkdir(parents=True)
+    for file in ("PEMS08.npz", "PEMS08.csv"):
+        (pems_folder / file).rename(cache / file)
+    assert load_dataset("PEMS08").num_nodes == 170
 
 
 @pytest.mark.parametrize(
@@ -213,7 +234,9 @@ def test_infinite_values_are_refused(own_csv, value):
         pytest.param(["00:00,1,2"], "has 1 step, expected at least 2", id="one-row"),
         pytest.param(["00:00,1,2", "00:00,1,2"], "expected times that increase", id="time-twice"),
         pytest.param(["00:05,1,2", "00:00,1,2"], "expected times that increase", id="time-goes-back"),
-        pytest.param(["00:00,1,2", "00:07,1,2"], "smallest step of time is 420 seconds", id="step-is-no-part-of-a-day"),
+        pytest.param(
+            ["00:00,1,2", "00:07,1,2"], "has steps of 420 s, expected a part of a day", id="step-is-no-part-of-a-day"
+        ),
         pytest.param(["00:00,1,2", "00:05,1,2", "00:12,1,2"], "expected whole steps of 300 s", id="uneven"),
         pytest.param(["00:00,,", "00:05,,nan"], "every value is missing", id="all-missing"),
     ],

@@ -1,10 +1,13 @@
 """Windows, splits and the scaler, against windows that are built one by one."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from stlora_kernels.data import ForecastData, Scaler
+from stlora_kernels.data.windows import _one_ahead
 from stlora_kernels.errors import InputError
 
 SETS = [  # steps, split, windows of training, validation and test as published
@@ -180,6 +183,85 @@ def test_scaler_does_not_see_other_channels(make_data):
     changed = values.copy()
     changed[..., 1] *= 100
     assert ForecastData(make_data(90, values=changed)).scaler == ForecastData(make_data(90, values=values)).scaler
+
+
+@pytest.mark.parametrize("inputs", ["target", "all"])
+def test_further_channels_are_inputs_scaled_each_by_itself(make_data, inputs):
+    source = make_data(values=with_missing((90, 3, 3)) * np.float32([1, 10, 0.1]), steps=90)
+    data = ForecastData(source, inputs=inputs)
+    batch = data.train.gather(torch.tensor([3]))
+    assert data.in_features == batch.x.shape[-1] == (5 if inputs == "all" else 3)
+    assert batch.y.shape == (1, 12, 3, 1)
+    training = source.values[: data.train.stop + 11]
+    for feature, channel in [(0, 0), (3, 1), (4, 2)][: data.in_features - 2]:
+        given = training[3:15, :, channel]
+        x = batch.x[0, ..., feature].numpy()
+        assert (x[np.isnan(given)] == 0).all()
+        alone = ForecastData(replace(source, values=source.values[..., channel : channel + 1])).scaler
+        known = ~np.isnan(given)
+        np.testing.assert_allclose(x[known], ((given - alone.mean) / alone.std)[known], rtol=1e-4, atol=1e-6)
+
+
+def test_the_data_say_whether_their_channels_are_inputs(make_data):
+    values = with_missing((90, 3, 2))
+    assert ForecastData(make_data(90, values=values)).in_features == 4
+    assert ForecastData(make_data(90, values=values, inputs="target")).in_features == 3
+
+
+def test_a_further_channel_without_information_is_named(make_data):
+    values = with_missing((90, 3, 2))
+    values[..., 1] = 4
+    with pytest.raises(InputError, match=r"small, channel 1: every value of the training inputs is 4\.0"):
+        ForecastData(make_data(90, values=values))
+
+
+@pytest.mark.parametrize("split_by", ["windows", "steps"])
+def test_scalers_of_further_channels_see_no_later_value_either(make_data, split_by):
+    values = with_missing((200, 3, 2))
+    before = ForecastData(make_data(200, values=values), split_by=split_by).train
+    changed = values.copy()
+    changed[before.stop + 11 :] = 1e6
+    after = ForecastData(make_data(200, values=changed), split_by=split_by).train
+    assert after.series.scalers == before.series.scalers
+    x, y = (part.gather(torch.arange(len(part))).x for part in (before, after))
+    assert torch.equal(x, y)
+
+
+def test_batches_made_one_ahead_are_the_same(make_data):
+    data = ForecastData(make_data(90))
+    ahead = list(_one_ahead(data.train.batches(7)))
+    for batch, same in zip(data.train.batches(7), ahead, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(batch, same, strict=True))
+
+
+def test_an_error_ahead_of_its_batch_is_not_lost(make_data):
+    def broken():
+        yield from ForecastData(make_data(90)).train.batches(7)
+        raise ArithmeticError("broken")
+
+    with pytest.raises(ArithmeticError, match="broken"):
+        list(_one_ahead(broken()))
+
+
+def test_placing_on_the_cpu_changes_nothing(make_data):
+    data = ForecastData(make_data(90))
+    series = data.train.series
+    data.place(torch.device("cpu"))
+    assert data.train.series is series
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("share", [0.25, 0.0], ids=["on-the-device", "pinned"])
+def test_batches_for_a_gpu_are_the_same(make_data, monkeypatch, share):
+    monkeypatch.setattr("stlora_kernels.data.windows.DEVICE_SHARE", share)
+    source = make_data(values=with_missing((90, 3, 2)), steps=90)
+    here, there = ForecastData(source, fill="linear"), ForecastData(source, fill="linear")
+    there.place(torch.device("cuda"))
+    for a, b in zip(here.train.batches(8), there.train.batches(8), strict=True):
+        assert (b.x.is_cuda, b.x.is_pinned()) == ((True, False) if share else (False, True))
+        for one, other in zip(a, b, strict=True):
+            torch.testing.assert_close(one, other.cpu(), rtol=1e-6, atol=1e-6, equal_nan=True)
 
 
 @pytest.mark.parametrize("kind", [torch.tensor, np.array], ids=["tensor", "array"])

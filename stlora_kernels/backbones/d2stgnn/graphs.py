@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stlora_kernels.backbones.graph import transition
+from stlora_kernels.backbones.graph import double_transition
 
 # What two nodes without an edge have of their attention: little, but more than nothing, so that every row has a sum.
 NO_EDGE = 1e-7
@@ -28,7 +28,7 @@ def transitions(adjacency: Tensor) -> Tensor:
     Raises:
         InputError: for another shape, negative or non-finite weights.
     """
-    return torch.stack([transition(adjacency).T, transition(adjacency.T).T])
+    return torch.stack([P.T for P in double_transition(adjacency)])
 
 
 def powers(P: Tensor, order: int) -> list[Tensor]:

@@ -1,7 +1,9 @@
 """What all readers share: errors that name the file, and the cells of a csv."""
 
 import csv
-from collections.abc import Iterator
+import logging
+import math
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -9,8 +11,34 @@ import numpy as np
 
 from stlora_kernels.errors import InputError, MissingExtraError, MissingFileError
 
+logger = logging.getLogger(__name__)
+
 # How people write "no value" in a csv; "nan" needs no mention, it is a number to float().
 NO_VALUE = {"", "na", "n/a", "null", "none"}
+
+
+# Measurements pack ten times denser at most; a file that claims more is broken, or made to fill the memory.
+DENSEST = 100
+SMALL = 2**30  # bytes that any file may claim
+
+
+def check_size(shape: Sequence[int], dtype: np.dtype, path: Path, packed: int) -> None:
+    """Refuse an array that would take far more memory than ``packed`` bytes of a file can hold, before it is made.
+
+    Raises:
+        InputError: if it takes more than 1 GiB and more than 100 times as much as its file.
+    """
+    claimed = math.prod(int(size) for size in shape) * dtype.itemsize
+    if claimed > max(SMALL, DENSEST * packed):
+        raise InputError(
+            f"{path}: {packed / 2**20:.1f} MiB claim to hold {dtype} {list(shape)}, {claimed / 2**30:.1f} GiB; "
+            "it is broken, or made to fill the memory"
+        )
+
+
+def warn_of_order(path: Path) -> None:
+    """Say that sensors are matched by position: a matrix in another order would go unnoticed."""
+    logger.warning("%s names no sensors; taking its rows in the order of the data's sensors", path)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from stlora_kernels.data.graph import first_few, gaussian_kernel, select_sensors
-from stlora_kernels.data.readers.files import csv_rows, is_number, parse_numbers, reading
+from stlora_kernels.data.readers.files import csv_rows, is_number, parse_numbers, reading, warn_of_order
 from stlora_kernels.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -74,11 +74,13 @@ def read_road_csv(path: Path) -> Edges:
     """The road distances that come with the field's data sets: ``from,to,cost``, with or without that header.
 
     Raises:
-        InputError: if the file is not such a table, or a distance is missing or negative.
+        InputError: if the file is not such a table, holds weights, or a distance is missing or negative.
     """
     with reading(path, "a csv of road distances"):
         rows = list(csv_rows(path))
         has_header = bool(rows) and not is_number(rows[0][1][-1])
+        if has_header and rows[0][1][-1].lower() == "weight":
+            raise InputError(f"{path}, line 1: column weight, expected cost or distance")
         return _edges(rows[has_header:], path)
 
 
@@ -123,7 +125,7 @@ def _from_matrix(rows: Rows, sensor_ids: tuple[str, ...], path: Path) -> np.ndar
         ids, rows = first[1:], [(line, cells[1:]) for line, cells in _rows_named(first[1:], rows[1:], path)]
     elif len(rows) == len(first):
         ids = None
-        logger.info("%s names no sensors; taking its rows in the order of the data's sensors", path)
+        warn_of_order(path)
     else:
         raise InputError(f"{path} is a table of {len(rows)} x {len(first)}, expected a square matrix")
     columns = ids or [str(i + 1) for i in range(len(first))]
