@@ -1,6 +1,7 @@
 """Fixtures of the matrix every backend passes."""
 
 import pytest
+import torch
 from gpu_cases import DEVICE, start
 
 from stlora_kernels.ops import native
@@ -39,3 +40,16 @@ def within_bounds():
 
     with triton_interpreter.within_bounds():
         yield
+
+
+@pytest.fixture
+def poison(monkeypatch):
+    """What nobody wrote yet is NaN, and not what the memory held before, which may be the right result."""
+    for module, name in ((torch.Tensor, "new_empty"), (torch, "empty_like"), (torch, "empty")):
+        original = getattr(module, name)
+
+        def poisoned(*args, original=original, **kwargs):
+            t = original(*args, **kwargs)
+            return t.fill_(float("nan")) if t.is_floating_point() else t
+
+        monkeypatch.setattr(module, name, poisoned)

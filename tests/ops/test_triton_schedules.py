@@ -25,18 +25,6 @@ NALL = Case(70, 3, 40, 24, 4, adapters=2)
 STACKS = [Stack(33, 3, 20, 3, 2, dropout_p=0.2), Stack(34, 1, 34, 2, 2, bias=False)]
 
 
-@pytest.fixture
-def poison(monkeypatch):
-    """What nobody wrote yet is NaN."""
-    empty = torch.empty
-
-    def poisoned(*args, **kwargs):
-        t = empty(*args, **kwargs)
-        return t.fill_(float("nan")) if t.is_floating_point() else t
-
-    monkeypatch.setattr(torch, "empty", poisoned)
-
-
 def same_bits_in_any_order(case, seeds: int) -> bool:
     tensors = case.tensors(torch.float32)
     expected = case.run("triton", tensors)
@@ -86,7 +74,7 @@ def test_parameters_that_do_not_wait_for_the_rows_are_noticed(poison, monkeypatc
     ],
     ids=["load", "store"],
 )
-def test_a_mask_that_is_off_by_one_is_noticed(piece, mistaken, message, case, within_bounds, monkeypatch):
+def test_a_mask_that_is_off_by_one_is_noticed(piece, mistaken, message, case, within_bounds, poison, monkeypatch):
     check_nall(case, torch.float32, "triton")
     monkeypatch.setattr(nall_kernels, piece, getattr(wrong, mistaken))
     with pytest.raises((AssertionError, InterpreterError), match=message):
