@@ -182,8 +182,10 @@ class WarpProduct<float, COLUMNS> {
  public:
   __device__ WarpProduct() {
     STLORA_UNROLL
-    for (auto& of_row : sum_) STLORA_UNROLL
-    for (float& s : of_row) s = 0;
+    for (auto& of_row : sum_) {
+      STLORA_UNROLL
+      for (float& s : of_row) s = 0;
+    }
   }
 
   template <bool LEFT_TRANSPOSED = false, bool RIGHT_TRANSPOSED = false>
@@ -205,8 +207,10 @@ class WarpProduct<float, COLUMNS> {
 
   __device__ void scale(float factor) {
     STLORA_UNROLL
-    for (auto& of_row : sum_) STLORA_UNROLL
-    for (float& s : of_row) s *= factor;
+    for (auto& of_row : sum_) {
+      STLORA_UNROLL
+      for (float& s : of_row) s *= factor;
+    }
   }
 
   __device__ void add(Tile<float> from, int row, int columns) {

@@ -1,5 +1,7 @@
 """Vector autoregression: every sensor's next value is linear in all sensors' last values."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
@@ -65,26 +67,27 @@ class VAR(Baseline):
 
     def learn(self, z: Tensor, seed: int) -> str:
         starts = torch.arange(len(z) - self.window)  # of the windows, each with its next step as target
-        gram, moment = self._products(z, starts)
+        gram = torch.zeros(len(self.weight), len(self.weight), dtype=torch.float64)
+        moment = torch.zeros(self.weight.shape, dtype=torch.float64)
+        for part, lagged in self._slices(z, starts):
+            gram += lagged.T @ lagged
+            moment += lagged.T @ z[part + self.window].double().nan_to_num(nan=0.0)
         gram.diagonal().add_(self.ridge)
         patterns, pattern_of = z[self.window :].isnan().unique(dim=1, return_inverse=True)
         for number, missed in enumerate(patterns.T):
             sensors = (pattern_of == number).nonzero().squeeze(1)
-            own = gram - self._products(z, starts[missed])[0]
+            own = gram.clone()  # of the steps at which these sensors measured
+            for _, lagged in self._slices(z, starts[missed]):
+                own -= lagged.T @ lagged
             solved = torch.cholesky_solve(moment[:, sensors], torch.linalg.cholesky(own))
             self.weight[:, sensors] = solved.to(self.weight)
         return f"{self.lags} lags, ridge {self.ridge:g}, {len(starts)} training steps"
 
-    def _products(self, z: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
-        """Over the windows at ``starts``: the lagged values' products with each other and with the measured targets."""
-        gram = torch.zeros(len(self.weight), len(self.weight), dtype=torch.float64)
-        moment = torch.zeros(self.weight.shape, dtype=torch.float64)
+    def _slices(self, z: Tensor, starts: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """The windows at ``starts``, some at a time, and their lagged values ``[B, p * N]``."""
         for part in starts.split(SLICE):
             windows = z[part[:, None] + torch.arange(self.window)].double()  # [B, T, N]
-            lagged = self._lagged(close_gaps(windows))  # [B, p * N]
-            gram += lagged.T @ lagged
-            moment += lagged.T @ z[part + self.window].double().nan_to_num(nan=0.0)
-        return gram, moment
+            yield part, self._lagged(close_gaps(windows))
 
     def _lagged(self, z: Tensor) -> Tensor:
         return z[:, -self.lags :].flip(1).flatten(1)  # [B, T, N] -> [B, p * N]

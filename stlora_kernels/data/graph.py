@@ -118,7 +118,7 @@ def correlation_graph(values: np.ndarray, null_value: float | None = None, k: in
     most = max(2, CORRELATION_PRODUCTS // nodes**2)
     if steps > most:  # at random, since even spaces would meet the same hours of every day
         values = values[np.sort(np.random.default_rng(0).choice(steps, most, replace=False))]
-        logger.info("correlation of %d sensors: from %d of %d steps, drawn at random", nodes, most, steps)
+        logger.warning("correlation of %d sensors: from %d of %d steps, drawn at random", nodes, most, steps)
     measured = is_measured(values, null_value)
     z = np.where(measured, values, 0).astype(np.float32)  # [S, N]
     mean = z.sum(axis=0, dtype=np.float64) / np.maximum(measured.sum(axis=0), 1)

@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from stlora_kernels.data.sensor_data import SECONDS_PER_DAY
 from stlora_kernels.errors import InputError
 
-SECONDS_PER_DAY = 86400
 SLICE = 2**24  # values that are averaged at a time
 
 

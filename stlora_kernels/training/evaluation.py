@@ -5,14 +5,13 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
+from stlora_kernels.backbones.times import DAYS_PER_WEEK
 from stlora_kernels.baselines import Baseline, HistoricalAverage
 from stlora_kernels.data import Batch, ForecastData, Windows
 from stlora_kernels.data.missing import valid_mask
 from stlora_kernels.nn.checks import check_forecast
 from stlora_kernels.nn.stlora import STLoRA
 from stlora_kernels.training.metrics import ScoreMeter, Scores
-
-DAYS_PER_WEEK = 7
 
 
 def forecast(model: nn.Module, batch: Batch, data: ForecastData, device: torch.device) -> tuple[Tensor, Tensor | None]:

@@ -7,8 +7,9 @@ Sources: LSTM: liuxu77/LargeST. STGCN: hazdzz/STGCN (which minimises the squared
 error of all, as the others). Graph WaveNet: nnzhan/Graph-WaveNet. AGCRN: LeiBAI/AGCRN. STAEformer:
 XDZhelheim/STAEformer. D2STGNN: GestaltCogTeam/D2STGNN, whose learning rate starts anew as the warm-up ends, and for
 PEMS03 and PEMS07 the figures of GestaltCogTeam/BasicTS, where it does not. (D2STGNN's own runs on flow scale by the
-least and the largest value; here every value is standardised.) Any other backbone is trained as the ST-LoRA paper
-(arXiv 2404.07919) trains.
+least and the largest value; here every value is standardised.) Any other backbone has the learning rate, the decays and
+the optimizer of the ST-LoRA paper (arXiv 2404.07919), which says nothing of epochs, patience, batch and clipping: those
+are ours.
 """
 
 from dataclasses import dataclass

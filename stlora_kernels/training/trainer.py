@@ -20,8 +20,6 @@ from stlora_kernels.training.loss import forecast_loss
 from stlora_kernels.training.metrics import Scores
 from stlora_kernels.training.progress import Progress
 
-NEVER = 2**62  # epochs
-
 
 class NonFiniteLossError(ArithmeticError):
     """The loss is NaN or infinite; the message names the batch."""
@@ -73,11 +71,12 @@ class Trainer:
         self.recipe = recipe = config.recipe()
         optimizer = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer]
         self.optimizer = optimizer(self.trained, recipe.learning_rate, weight_decay=recipe.weight_decay)
-        self.scheduler: torch.optim.lr_scheduler.LRScheduler
-        if recipe.milestones:
-            self.scheduler = torch.optim.lr_scheduler.MultiStepLR(self.optimizer, recipe.milestones, recipe.gamma)
-        else:
-            self.scheduler = torch.optim.lr_scheduler.StepLR(self.optimizer, recipe.step_size or NEVER, recipe.gamma)
+        schedulers = torch.optim.lr_scheduler
+        self.scheduler: schedulers.LRScheduler = (
+            schedulers.StepLR(self.optimizer, recipe.step_size, recipe.gamma)
+            if recipe.step_size
+            else schedulers.MultiStepLR(self.optimizer, recipe.milestones, recipe.gamma)  # without any: never
+        )
         self.steps = 0  # done so far
         self.counted = data.horizon  # steps of the horizon in the last loss
         self.order = torch.Generator().manual_seed(config.seed)

@@ -110,6 +110,15 @@ def test_sensors_at_one_place_are_not_their_own_neighbours():
     assert not graph.diagonal().any()
     assert (graph.sum(axis=1) >= 2).all()
     assert np.count_nonzero(graph[5]) == 2
+    # No sensor chooses more than k, though the tree need not name the sensor itself among the first k + 1.
+    assert graph_facts(nearest_neighbours(np.full((30, 2), 34.0), k=2)).edges <= 30 * 2
+
+
+def test_sensors_that_go_against_each_other_are_not_joined():
+    values = np.random.default_rng(0).normal(size=(50, 1)) * [1, -1, 2]
+    assert np.argwhere(correlation_graph(values)).tolist() == [[0, 2], [2, 0]]
+    a, b = np.random.default_rng(1).normal(size=(2, 5000))
+    assert not correlation_graph(np.stack([a, b - a / 2, -a / 2 - b], axis=1)).any()  # each against each
 
 
 @pytest.mark.parametrize("place", [[90.1, 0], [0, -180.1], [np.nan, 0]], ids=["latitude", "longitude", "nan"])
