@@ -3,6 +3,7 @@
 import errno
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -119,6 +120,30 @@ def test_own_csv_trains(tmp_path, tiny_model, capsys):
     out, _ = capsys.readouterr()
     assert "45 min" in out
     assert "synthetic" not in out
+
+
+def test_own_csv_with_gaps_trains(tmp_path, tiny_model, capsys):
+    options = own_data(tmp_path)
+    lines = (tmp_path / "my.csv").read_text().splitlines()
+    kept = [line.replace(",31,", ",,") for i, line in enumerate(lines) if not 20 <= i < 24]  # an hour and many values
+    (tmp_path / "my.csv").write_text("\n".join(kept) + "\n")
+    assert run(train_main, [*map(str, options), "--horizon=4", *tiny_model]) == 0
+    out, err = capsys.readouterr()
+    assert "45 min" in out
+    assert "nan" not in out.lower().replace("(nan)", "")  # of the line that names what is missing
+    assert re.search(r"windows cross 1 gap\(s\) in time", err)
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["by-name", "as-ones-own-files"])
+def test_the_csv_pair_of_sz_taxi_trains_with_one_command(own, real_data, tiny_model, capsys):
+    files = real_data / "SZ-TAXI"
+    named = ["--dataset", "SZ-TAXI", "--data-dir", real_data]
+    pair = ["--dataset", files / "sz_speed.csv", "--adjacency", files / "sz_adj.csv"]
+    options = [*map(str, pair if own else named), *tiny_model, "--max-batches=2"]
+    assert run(train_main, options) == 0
+    out, err = capsys.readouterr()
+    assert "180 min" in out  # 12 steps of 15 minutes
+    assert "156 sensors, 2976 steps of 15 min, graph (dataset) of 156 nodes" in err or own
 
 
 @pytest.mark.parametrize(
