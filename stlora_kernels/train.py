@@ -10,10 +10,12 @@ def main(argv: Sequence[str]) -> None:
     """Train as the arguments say."""
     from stlora_kernels.training.options import parse_train
 
-    config, overwrite, quiet = parse_train(argv)
+    config, call = parse_train(argv)
     from stlora_kernels.training.experiment import train
 
-    train(config, overwrite=overwrite, quiet=quiet).print()
+    report = train(config, **call)
+    if report is not None:
+        report.print()
 
 
 if __name__ == "__main__":

@@ -95,13 +95,32 @@ class Windows:
         return torch.empty(shape, device=self.series.values.device, pin_memory=self.series.pinned)
 
     def batches(
-        self, batch_size: int, *, shuffle: bool = False, generator: torch.Generator | None = None
+        self,
+        batch_size: int,
+        *,
+        shuffle: bool = False,
+        generator: torch.Generator | None = None,
+        first: int = 0,
+        share: tuple[int, int] = (0, 1),
     ) -> Iterator[Batch]:
-        """All windows once, in order of time or shuffled by ``generator``; the last batch may be smaller."""
+        """All windows once, in order of time or shuffled by ``generator``; the last batch may be smaller.
+
+        Args:
+            first: leave out so many batches at the beginning: those that were done before a training went on.
+            share: ``(i, k)``: of each batch the i-th of k parts. Where a batch has fewer windows than that, the parts
+                left over are its first window without targets (NaN), since few models take an empty batch.
+        """
         self.num_batches(batch_size)
         order = torch.randperm(len(self), generator=generator) if shuffle else torch.arange(len(self))
-        batches = map(self.gather, order.split(batch_size))
+        batches = (self._part(indices, *share) for indices in order.split(batch_size)[first:])
         return _one_ahead(batches) if self.series.pinned else batches
+
+    def _part(self, indices: Tensor, rank: int, ranks: int) -> Batch:
+        mine = indices.tensor_split(ranks)[rank]
+        if len(mine):
+            return self.gather(mine)
+        batch = self.gather(indices[:1])
+        return batch._replace(y=torch.full_like(batch.y, torch.nan))
 
     def num_batches(self, batch_size: int) -> int:
         """How many batches ``batches(batch_size)`` yields.

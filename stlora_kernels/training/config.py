@@ -146,6 +146,18 @@ class TrainConfig:
     """train on at most so many batches per epoch (for quick runs); evaluation is always complete"""
     gate_penalty: float = 0.0
     """lambda of eq. (5), weight of the mean square of the gate"""
+    accumulate: int = 1
+    """pieces in which a batch is computed, to save memory; the gradient is that of the whole batch"""
+    amp: Literal["none", "bf16"] = "none"
+    """bf16: forward and backward in mixed precision; validation and test never are"""
+    compile: bool = False
+    """run the model under torch.compile"""
+    tensorboard: bool = False
+    """write the scalars of every epoch for TensorBoard into the run folder"""
+    ema: float = 0.0
+    """what validation and test measure is an average of the weights that forgets by this factor per step; 0: no average"""
+    save_minutes: float = 10.0
+    """minutes between two savings inside an epoch of all that --resume needs; 0: after every batch"""
     seed: int = 0
     """of the weights, the order of the batches and dropout"""
     device: str = "auto"
@@ -160,7 +172,7 @@ class TrainConfig:
             InputError: naming the option, what was given and what was expected.
         """
         adapter, recipe = self.adapter, self.recipe()
-        for name in ("window", "horizon", "max_batches", "resample", "snap"):
+        for name in ("window", "horizon", "max_batches", "resample", "snap", "accumulate"):
             _count(name, getattr(self, name), 1)
         for name, least in (("epochs", 1), ("patience", 1), ("batch_size", 1), ("step_size", 0), ("warmup", 0)):
             _count(name, getattr(recipe, name), least)
@@ -178,6 +190,8 @@ class TrainConfig:
         for name in ("weight_decay", "clip"):
             _within(name, getattr(recipe, name), 0, math.inf)
         _within("gate_penalty", self.gate_penalty, 0, math.inf)
+        _within("save_minutes", self.save_minutes, 0, math.inf)
+        _within("ema", self.ema, 0, 1)
         _within("learning_rate", recipe.learning_rate, 0, math.inf, low_open=True)
         _within("gamma", recipe.gamma, 0, 1, low_open=True, high_open=False)
         _within("adapter.alpha", adapter.alpha, -math.inf, math.inf)

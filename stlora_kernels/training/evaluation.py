@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from stlora_kernels.backbones.times import DAYS_PER_WEEK
 from stlora_kernels.baselines import Baseline, HistoricalAverage
@@ -11,6 +12,7 @@ from stlora_kernels.data import Batch, ForecastData, Windows
 from stlora_kernels.data.missing import valid_mask
 from stlora_kernels.nn.checks import check_forecast
 from stlora_kernels.nn.stlora import STLoRA
+from stlora_kernels.training.distributed import ALONE, Ranks
 from stlora_kernels.training.metrics import ScoreMeter, Scores
 
 
@@ -21,21 +23,28 @@ def forecast(model: nn.Module, batch: Batch, data: ForecastData, device: torch.d
         InputError: if what a backbone of the user's own returns is not standardised values ``[B, H, N, 1]``.
     """
     x = batch.x.to(device, non_blocking=True)
-    y, gate = model(x, return_gate=True) if isinstance(model, STLoRA) else (model(x), None)
+    inner = model.module if isinstance(model, DistributedDataParallel) else model
+    y, gate = model(x, return_gate=True) if isinstance(inner, STLoRA) else (model(x), None)
     check_forecast(y, [len(x), data.horizon, data.num_nodes, data.out_features])
     return data.scaler.inverse_transform(y), gate
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, data: ForecastData, part: Windows, batch_size: int, device: torch.device) -> Scores:
-    """The errors of a model or a fitted baseline over all windows of a part; the model is left in eval mode."""
+def evaluate(
+    model: nn.Module, data: ForecastData, part: Windows, batch_size: int, device: torch.device, ranks: Ranks = ALONE
+) -> Scores:
+    """The errors of a model or a fitted baseline over all windows of a part; the model is left in eval mode.
+
+    Of several processes each forecasts its share of every batch, and all get the errors over everything.
+    """
     model.eval()
     if isinstance(model, Baseline):
         return _evaluate_baseline(model, data, part, batch_size, device)
     meter = ScoreMeter(data.horizon, data.null_value, device)
-    for batch in part.batches(batch_size):
+    for batch in part.batches(batch_size, share=(ranks.rank, ranks.size)):
         prediction, _ = forecast(model, batch, data, device)
         meter.update(prediction, batch.y.to(device))
+    ranks.sum(meter.sums)
     return meter.compute()
 
 

@@ -19,6 +19,8 @@ from stlora_kernels.errors import InputError, require
 from stlora_kernels.training.checkpoint import BEST, load_checkpoint, save_checkpoint, write_text
 from stlora_kernels.training.classical import fit_baseline
 from stlora_kernels.training.config import TrainConfig
+from stlora_kernels.training.distributed import ALONE, Ranks, processes
+from stlora_kernels.training.epoch import Epoch
 from stlora_kernels.training.evaluation import evaluate, evaluate_ha
 from stlora_kernels.training.interrupt import remembered_interrupts
 from stlora_kernels.training.metrics import Scores
@@ -26,59 +28,114 @@ from stlora_kernels.training.model import build_model, describe_parameters, fill
 from stlora_kernels.training.options import config_from_dict
 from stlora_kernels.training.progress import Progress
 from stlora_kernels.training.report import Report, versions
-from stlora_kernels.training.trainer import Epoch, NonFiniteLossError, Trainer, seed_everything
+from stlora_kernels.training.resume import LAST, PREVIOUS, check_same, load_state, save_state
+from stlora_kernels.training.scalars import Scalars
+from stlora_kernels.training.state import put, take
+from stlora_kernels.training.trainer import NonFiniteLossError, Trainer, seed_everything
 
 METRICS = "metrics.json"  # written last: its presence means that the run is finished
 CONFIG = "config.yaml"
-RUN_FILES = (CONFIG, BEST, Path(BEST).with_suffix(".json").name, METRICS)
+RUN_FILES = (CONFIG, BEST, Path(BEST).with_suffix(".json").name, LAST, PREVIOUS, METRICS)
 
 
-def train(config: TrainConfig, *, overwrite: bool = False, quiet: bool | None = None) -> Report:
+def train(
+    config: TrainConfig, *, overwrite: bool = False, resume: bool = False, quiet: bool | None = None
+) -> Report | None:
     """Train or fit, test the best epoch, and keep everything in ``config.run_folder``.
 
-    Nothing is written before the first epoch is done. Then the folder holds ``config.yaml`` and the best checkpoint
-    so far (``best.safetensors``, its JSON beside it), and in the end ``metrics.json``.
+    Nothing is written before the first epoch is done, or ``config.save_minutes`` have passed. Then the folder holds
+    ``config.yaml``, the best checkpoint so far (``best.safetensors``, its JSON beside it) and the last state, and in
+    the end ``metrics.json``.
+
+    Args:
+        overwrite: replace the run that is in the folder.
+        resume: go on with the run in the folder from its last state; where there is none, begin.
+        quiet: no progress bar; None: none where stderr is not a terminal.
+
+    Returns:
+        The result; None in every process but the first of those that ``torchrun`` started.
 
     Raises:
         InputError: for anything in the configuration or the data that cannot be used, or a run in the folder
-            without ``overwrite``.
+            without ``overwrite``, or of another configuration with ``resume``.
         MissingExtraError: if the extra "train" is not installed.
         NonFiniteLossError: if the training diverges, saying where, and what was kept.
         KeyboardInterrupt: on Ctrl-C, saying what was kept.
     """
     for module in ("rich", "safetensors", "yaml"):  # now rather than after hours of training
         require(module, "train")
+    if config.tensorboard:
+        require("tensorboard", "tensorboard")
     config.validate()
-    asked, config = config, config.complete()
+    with processes(config.device) as (ranks, device):
+        return _train(
+            config, ranks, resolve_device(device), overwrite, resume, Progress(quiet, silent=not ranks.is_main)
+        )
+
+
+def _train(
+    asked: TrainConfig, ranks: Ranks, device: torch.device, overwrite: bool, resume: bool, progress: Progress
+) -> Report | None:
+    config = asked.complete()
     folder = config.run_folder
-    check_folder(folder, overwrite)
-    device = resolve_device(config.device)
+    found = load_state(folder) if resume else None
+    check_folder(folder, overwrite or found is not None)
     seed_everything(config.seed)
     data = load_data(config)
     data.place(device)
-    model = build_model(config, data, device)
-    progress = Progress(quiet)
+    what: dict[str, Any] = {"config": config.as_dict(), "nodes": data.num_nodes, "scaler": data.scaler.state_dict()}
+    if found is not None:  # which holds the backbone too, wherever it came from
+        check_same(folder, found[1], what)
+    model = build_model(config if found is None else replace(config, backbone_checkpoint=None), data, device)
     progress.say(_opening(config, data, device))
     if isinstance(model, Baseline):
+        if resume or ranks.size > 1:
+            how = "--resume" if resume else "torchrun"
+            raise InputError(f"{how}: got --backbone {config.backbone}, a baseline that is fitted at once")
         return _train_baseline(model, data, asked, device)
     progress.say(str(config.recipe()))
 
     def keep(epoch: Epoch) -> None:
-        if trainer.best is None:
-            start_folder(folder, asked)
-        about = _about(config, data, epoch.validation) | {"epoch": epoch.number}
-        save_checkpoint(folder / BEST, model.state_dict(), about)
+        if ranks.is_main:
+            about = _about(config, data, epoch.validation) | {"epoch": epoch.number}
+            save_checkpoint(started() / BEST, trainer.evaluated.state_dict(), about)
 
-    trainer = Trainer(model, data, config, device, keep, progress)
+    def save() -> None:
+        if ranks.is_main:
+            tensors, about = take(trainer)
+            save_state(started(), tensors, what | about)
+            if scalars is not None and trainer.position.batches == 0:
+                scalars.add(trainer.history[-1])
+
+    def started() -> Path:
+        if not begun:
+            start_folder(folder, asked)
+            begun.append(True)
+        return folder
+
+    begun = [True] if found is not None else []
+    scalars = Scalars(folder / "tensorboard") if config.tensorboard and ranks.is_main else None
+    trainer = Trainer(model, data, config, device, keep, progress, save, ranks)
+    if found is not None:
+        tensors, about, broken = found
+        put(trainer, tensors, about)
+        for line in broken:
+            progress.say(f"{line}; going on from the state before it")
+        done, batches = len(trainer.history), trainer.position.batches
+        progress.say(f"going on after epoch {done}" + (f" and {batches} batches of the next" if batches else ""))
     try:
         with remembered_interrupts() as check:
             trainer.fit(check)
-        report = measure(model, data, config, device, folder)
+        ranks.wait()  # until the best epoch is on the disk
+        report = measure(model, data, config, device, folder, ranks)
     except NonFiniteLossError as error:
-        raise NonFiniteLossError(f"{error}; {_kept(folder, trainer.best)}") from None
+        raise NonFiniteLossError(f"{error}; {_kept(folder, trainer)}") from None
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(_kept(folder, trainer.best)) from None
+        raise KeyboardInterrupt(_kept(folder, trainer)) from None
+    if not ranks.is_main:
+        return None
     metrics = _write_metrics(folder, config, report, device, _training(trainer))
+    (folder / PREVIOUS).unlink(missing_ok=True)
     return replace(report, notes=(*_closing(trainer, metrics), f"Run folder: {folder}"))
 
 
@@ -128,11 +185,13 @@ def evaluate_run(run: Path, *, data_dir: Path | None = None, device: str | None 
     return replace(report, notes=(f"Checkpoint: {run}, {learned}",))
 
 
-def measure(model: nn.Module, data: ForecastData, config: TrainConfig, device: torch.device, run: Path) -> Report:
+def measure(
+    model: nn.Module, data: ForecastData, config: TrainConfig, device: torch.device, run: Path, ranks: Ranks = ALONE
+) -> Report:
     """Load the run's best checkpoint into ``model`` and measure it and HA on the test part."""
     fill(model, load_checkpoint(run)[0], run)
     name = type(model).__name__ if isinstance(model, Baseline) else config.model_name
-    scores = {name: evaluate(model, data, data.test, config.recipe().batch_size, device)}
+    scores = {name: evaluate(model, data, data.test, config.recipe().batch_size, device, ranks)}
     return Report(data, scores | evaluate_ha(data, data.test), describe_parameters(model))
 
 
@@ -200,7 +259,8 @@ def start_folder(folder: Path, asked: TrainConfig) -> None:
     open. What was made of it is in the checkpoint and in the metrics, and here for the reader.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / METRICS).unlink(missing_ok=True)
+    for name in RUN_FILES:
+        (folder / name).unlink(missing_ok=True)
     write_text(folder / CONFIG, f"{asked.to_yaml()}# null, as published: {asked.recipe()}\n")
 
 
@@ -228,10 +288,12 @@ def _closing(trainer: Trainer, metrics: Mapping[str, Any]) -> Iterator[str]:
         yield f"Ended inside its curriculum: the loss counted {last} of {horizon} steps of the horizon at last"
 
 
-def _kept(folder: Path, best: Epoch | None) -> str:
-    if best is None:
-        return "no epoch was done, nothing was written"
-    return f"kept {folder / BEST} of epoch {best.number}, validation MAE {best.validation.pooled.mae:.3f}"
+def _kept(folder: Path, trainer: Trainer) -> str:
+    best, last = trainer.best, folder / LAST
+    if best is not None:
+        kept = f"kept {folder / BEST} of epoch {best.number}, validation MAE {best.validation.pooled.mae:.3f}"
+        return f"{kept}; --resume goes on"
+    return f"kept {last}; --resume goes on" if last.exists() else "no epoch was done, nothing was written"
 
 
 def _about(config: TrainConfig, data: ForecastData, validation: Scores) -> dict[str, Any]:
@@ -248,17 +310,7 @@ def _training(trainer: Trainer) -> dict[str, Any]:
     assert trainer.best is not None  # there is a report only after training
     return {
         "best_epoch": trainer.best.number,
-        "epochs": [
-            {
-                "epoch": epoch.number,
-                "train_loss": epoch.train_loss,
-                "steps_counted": epoch.counted,
-                "validation": epoch.validation.as_dict(),
-                "learning_rate": epoch.learning_rate,
-                "seconds": epoch.seconds,
-            }
-            for epoch in trainer.history
-        ],
+        "epochs": [epoch.as_dict() for epoch in trainer.history],
         "seconds_per_epoch": statistics.median(epoch.seconds for epoch in trainer.history),
     }
 

@@ -50,6 +50,8 @@ def forecast_loss(
     gate: Tensor | None = None,
     gate_penalty: float = 0.0,
     loss: Loss = "mae",
+    of_targets: float = 1.0,
+    of_windows: float = 1.0,
 ) -> Tensor:
     """``masked_mae(prediction, target) + gate_penalty * mean(R^2)``, eq. (5).
 
@@ -60,8 +62,10 @@ def forecast_loss(
         gate: ``R`` of eq. (4), the share of the backbone in the fused forecast; ``None`` without an adapter.
         gate_penalty: the paper's lambda, >= 0.
         loss: "huber" for :func:`masked_huber` in place of the paper's.
+        of_targets, of_windows: where these windows are a part of a batch, their share in its measured targets and in
+            its windows; the sum over the parts is then the loss of the batch.
     """
-    total = LOSSES[loss](prediction, target, null_value)
+    total = of_targets * LOSSES[loss](prediction, target, null_value)
     if gate is not None and gate_penalty > 0:
-        total = total + gate_penalty * gate.square().mean()
+        total = total + of_windows * gate_penalty * gate.square().mean()
     return total

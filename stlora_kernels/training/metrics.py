@@ -1,8 +1,8 @@
 """Which targets count, and the errors over them: sums and counts per horizon step, never means of batches."""
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -38,6 +38,12 @@ class Scores(NamedTuple):
             "mean_of_steps": _plain(self.mean_of_steps),
             "pooled": _plain(self.pooled),
         }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Scores":
+        """What ``as_dict`` made, to the digit."""
+        steps = tuple(_from_plain(errors) for errors in values["steps"])
+        return cls(steps, _from_plain(values["mean_of_steps"]), _from_plain(values["pooled"]))
 
 
 class ScoreMeter:
@@ -114,3 +120,7 @@ def _plain(errors: Errors) -> dict[str, float | int | None]:
         name: None if isinstance(value, float) and not math.isfinite(value) else value
         for name, value in errors._asdict().items()
     }
+
+
+def _from_plain(values: Mapping[str, Any]) -> Errors:
+    return Errors(**{name: math.nan if value is None else value for name, value in values.items()})

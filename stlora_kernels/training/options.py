@@ -22,8 +22,8 @@ TRAIN_HELP = f"""Train a forecasting model, with or without the ST-LoRA adapter,
 Without any argument: {DEMO}"""
 
 
-def parse_train(argv: Sequence[str]) -> tuple[TrainConfig, bool, bool]:
-    """The configuration, then whether to overwrite a finished run and whether to be quiet.
+def parse_train(argv: Sequence[str]) -> tuple[TrainConfig, dict[str, bool]]:
+    """The configuration, and what is of this call alone: the arguments overwrite, resume and quiet of ``train``.
 
     The command line wins over the YAML file of ``--config``, which wins over the defaults.
 
@@ -38,6 +38,8 @@ def parse_train(argv: Sequence[str]) -> tuple[TrainConfig, bool, bool]:
         """YAML file with any of the options below that are not said here"""
         overwrite: bool = False
         """replace the run that is in the run folder"""
+        resume: bool = False
+        """go on with the run in the run folder where it stopped; where there is none, begin"""
         quiet: bool = False
         """no progress bar, only one line per epoch (as when stderr is not a terminal)"""
         run: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
@@ -55,7 +57,10 @@ def parse_train(argv: Sequence[str]) -> tuple[TrainConfig, bool, bool]:
         if said.milestones is not None and said.step_size is None:
             options = replace(options, run=replace(options.run, step_size=None))
     options.run.validate()
-    return options.run, options.overwrite, options.quiet
+    if options.resume and options.overwrite:
+        raise InputError("--resume and --overwrite: got both, expected one: to go on with a run, or to replace it")
+    call = {name: getattr(options, name) for name in ("overwrite", "resume", "quiet")}
+    return options.run, call
 
 
 @dataclass(frozen=True)

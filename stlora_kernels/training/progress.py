@@ -14,10 +14,12 @@ class Progress:
 
     Args:
         quiet: no bar; None: no bar where stderr is not a terminal.
+        silent: nothing at all, where another process speaks.
     """
 
-    def __init__(self, quiet: bool | None = None) -> None:
-        self.bar = not quiet and sys.stderr.isatty()
+    def __init__(self, quiet: bool | None = None, *, silent: bool = False) -> None:
+        self.bar = not quiet and not silent and sys.stderr.isatty()
+        self.silent = silent
 
     def batches(self, batches: Iterable[T], total: int, description: str) -> Iterator[T]:
         """Hand on the batches, counting them in a bar that vanishes when they are done."""
@@ -30,4 +32,5 @@ class Progress:
 
     def say(self, line: str) -> None:
         """One line."""
-        print(line, file=sys.stderr, flush=True)
+        if not self.silent:
+            print(line, file=sys.stderr, flush=True)

@@ -4,37 +4,30 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import nullcontext
 from itertools import islice
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from stlora_kernels.data import Batch, ForecastData
+from stlora_kernels.data.missing import valid_mask
 from stlora_kernels.errors import InputError
 from stlora_kernels.training.config import TrainConfig
 from stlora_kernels.training.curriculum import curriculum_steps
+from stlora_kernels.training.distributed import ALONE, Ranks
+from stlora_kernels.training.epoch import Epoch, Position
 from stlora_kernels.training.evaluation import evaluate, forecast
 from stlora_kernels.training.loss import forecast_loss
-from stlora_kernels.training.metrics import Scores
 from stlora_kernels.training.progress import Progress
+
+RANK_SEEDS = 10**6  # between the seeds of two processes
 
 
 class NonFiniteLossError(ArithmeticError):
     """The loss is NaN or infinite; the message names the batch."""
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """What one epoch did."""
-
-    number: int  # from 1
-    train_loss: float  # mean over the batches, in the target's unit (plus the gate's penalty)
-    validation: Scores
-    learning_rate: float
-    seconds: float  # of training, without validation
-    counted: int  # steps of the horizon in the last batch's loss
 
 
 def seed_everything(seed: int) -> None:
@@ -49,8 +42,11 @@ class Trainer:
 
     Args:
         model: already on ``device``; parameters without ``requires_grad`` are left as they are.
-        keep: called with the epoch whenever its validation MAE is the best so far.
+        keep: called with the epoch whenever its validation MAE is the best so far; what it was measured with is
+            ``evaluated``.
         progress: shows batches and epochs.
+        save: called after every epoch, and every ``save_minutes`` inside one, to keep the state (``state.take``).
+        ranks: the processes that train together; each gets its share of every batch, and validates its share.
     """
 
     def __init__(
@@ -61,13 +57,21 @@ class Trainer:
         device: torch.device,
         keep: Callable[[Epoch], None],
         progress: Progress,
+        save: Callable[[], None] = lambda: None,
+        ranks: Ranks = ALONE,
     ) -> None:
-        self.model, self.data, self.config, self.device = model, data, config, device
-        self.keep, self.progress = keep, progress
+        self.model, self.data, self.config, self.device, self.ranks = model, data, config, device, ranks
+        self.keep, self.progress, self.save = keep, progress, save
         self.check: Callable[[], None] | None = None
         self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         if not self.trained:
             raise InputError("the model has no parameters to train")
+        if config.compile:
+            model.compile()
+        self.parallel = ranks.parallel(model)
+        if not ranks.is_main:  # the dropout of its own windows
+            torch.manual_seed(config.seed + ranks.rank * RANK_SEEDS)
+        self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema)) if config.ema else None
         self.recipe = recipe = config.recipe()
         optimizer = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer]
         self.optimizer = optimizer(self.trained, recipe.learning_rate, weight_decay=recipe.weight_decay)
@@ -80,8 +84,15 @@ class Trainer:
         self.steps = 0  # done so far
         self.counted = data.horizon  # steps of the horizon in the last loss
         self.order = torch.Generator().manual_seed(config.seed)
+        self.order_at_start = self.order.get_state()  # of the epoch under way
+        self.position = Position()
         self.history: list[Epoch] = []
         self.best: Epoch | None = None
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """What validation measures and ``keep`` keeps: the model, or the average of its weights."""
+        return self.model if self.average is None else self.average.module
 
     def fit(self, check: Callable[[], None] | None = None) -> Epoch:
         """Train until the last epoch or ``patience`` epochs without a better one; returns the best.
@@ -93,35 +104,48 @@ class Trainer:
             InputError: if no validation target is a measurement, so that no epoch can be called the best.
         """
         self.check = check
-        for number in range(1, self.recipe.epochs + 1):
-            epoch = self.run_epoch(number)
+        while not self._is_finished():
+            epoch = self.run_epoch(len(self.history) + 1)
             self.history.append(epoch)
             better = self.best is None or epoch.validation.pooled.mae < self.best.validation.pooled.mae
             if better:
                 self.keep(epoch)
                 self.best = epoch
+            self.save()
             self.progress.say(self._line(epoch, better))
-            # Inside the curriculum no epoch has seen all that it is judged by.
-            since = max(self.best.number, self._curriculum_end()) if self.best is not None else number
-            if number - since >= self.recipe.patience:
-                break
         assert self.best is not None  # at least one epoch, and each has a finite validation MAE
         return self.best
 
+    def _is_finished(self) -> bool:
+        number = len(self.history)
+        # Inside the curriculum no epoch has seen all that it is judged by.
+        since = max(self.best.number, self._curriculum_end()) if self.best is not None else number
+        return number > 0 and (number >= self.recipe.epochs or number - since >= self.recipe.patience)
+
     def run_epoch(self, number: int) -> Epoch:
-        """One pass over the training windows, then validation."""
-        start = time.perf_counter()
+        """One pass over the training windows, or what is left of it, then validation."""
+        position, total = self.position, self.batches_per_epoch
         self.model.train()
-        losses = [self.step(batch, number, i) for i, batch in enumerate(self._train_batches(number), 1)]
+        started = saved = time.perf_counter()
+        before = position.seconds
+        for batch in self._train_batches(number):
+            position.loss += self.step(batch, number, position.batches + 1)
+            position.batches += 1
+            now = time.perf_counter()
+            position.seconds = before + now - started
+            if position.batches < total and now - saved >= 60 * self.config.save_minutes:
+                self.save()
+                saved = now
         learning_rate = self.optimizer.param_groups[0]["lr"]
         self.scheduler.step()
-        seconds = time.perf_counter() - start
-        validation = evaluate(self.model, self.data, self.data.val, self.recipe.batch_size, self.device)
+        validation = evaluate(self.evaluated, self.data, self.data.val, self.recipe.batch_size, self.device, self.ranks)
         if validation.pooled.targets == 0:
             raise InputError("validation part: every target is missing, there is nothing to choose the best epoch by")
         if not math.isfinite(validation.pooled.mae):
             raise NonFiniteLossError(f"epoch {number}: the validation MAE is {validation.pooled.mae}")
-        return Epoch(number, sum(losses) / len(losses), validation, float(learning_rate), seconds, self.counted)
+        self.position = Position()
+        mean = position.loss / position.batches
+        return Epoch(number, mean, validation, float(learning_rate), position.seconds, self.counted)
 
     def _steps_counted(self) -> int:
         """How many steps of the horizon the loss counts now; as the warm-up ends, the learning rate starts anew."""
@@ -140,9 +164,12 @@ class Trainer:
         return recipe.warmup + recipe.curriculum * (self.data.horizon - 1) if recipe.curriculum else 0
 
     def _train_batches(self, number: int) -> Iterator[Batch]:
-        batches = self.data.train.batches(self.recipe.batch_size, shuffle=True, generator=self.order)
-        total = self.batches_per_epoch
-        return self.progress.batches(islice(batches, total), total, f"epoch {number}/{self.recipe.epochs}")
+        first = self.position.batches
+        self.order_at_start = self.order.get_state()
+        size, place = self.recipe.batch_size, (self.ranks.rank, self.ranks.size)
+        batches = self.data.train.batches(size, shuffle=True, generator=self.order, first=first, share=place)
+        left = self.batches_per_epoch - first
+        return self.progress.batches(islice(batches, left), left, f"epoch {number}/{self.recipe.epochs}")
 
     @property
     def batches_per_epoch(self) -> int:
@@ -150,32 +177,61 @@ class Trainer:
         return min(there, self.config.max_batches or there)
 
     def step(self, batch: Batch, epoch: int, position: int) -> float:
-        """One step of the optimizer; returns the loss. Epoch and position, from 1, say where it failed if it does."""
+        """One step of the optimizer; returns the loss. Epoch and position, from 1, say where it failed if it does.
+
+        The gradient is that of the loss over the whole batch, however many processes share it (of which this one has
+        ``batch``) and in however many pieces each takes its part.
+        """
         if self.check is not None:
             self.check()
         counted = self.counted = self._steps_counted()
-        prediction, gate = forecast(self.model, batch, self.data, self.device)
-        target = batch.y.to(self.device, non_blocking=True)
-        loss = forecast_loss(
+        valid = valid_mask(batch.y[:, :counted], self.data.null_value)  # [B, H', N, 1]
+        windows = min(self.recipe.batch_size, len(self.data.train) - (position - 1) * self.recipe.batch_size)
+        here = (
+            len(batch.y) if self.ranks.rank < windows else 0
+        )  # else a window without targets, as Windows.batches says
+        targets = max(self.ranks.sum(valid.sum()).item(), 1)
+        size = -(-len(batch.y) // self.config.accumulate)
+        starts = range(0, len(batch.y), size)
+        loss = torch.zeros((), dtype=torch.float64, device=self.device)
+        self.optimizer.zero_grad()
+        for start in starts:
+            rows = slice(start, start + size)
+            count = int(valid[rows].sum())
+            with nullcontext() if start == starts[-1] or self.ranks.size == 1 else self.parallel.no_sync():
+                part = self._loss(batch, rows, count / targets, here and len(batch.y[rows]) / windows)
+                (self.ranks.size * part).backward()  # of which the mean over the processes is taken
+            loss += part.detach()
+        self.ranks.sum(loss)
+        if not torch.isfinite(loss):
+            raise NonFiniteLossError(
+                f"the loss is {loss.item()} at epoch {epoch}, batch {position} of {self.batches_per_epoch}; "
+                "try a smaller --learning-rate"
+            )
+        if self.recipe.clip > 0:
+            nn.utils.clip_grad_norm_(self.trained, self.recipe.clip)
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+        self.steps += 1
+        return float(loss)
+
+    def _loss(self, batch: Batch, rows: slice, of_targets: float, of_windows: float) -> Tensor:
+        """The loss of some windows of a batch, with these shares in that of the whole batch."""
+        counted = self.counted
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.amp == "bf16"):
+            prediction, gate = forecast(self.parallel, Batch(*(part[rows] for part in batch)), self.data, self.device)
+        target = batch.y[rows].to(self.device, non_blocking=True)
+        return forecast_loss(
             prediction[:, :counted],
             target[:, :counted],
             self.data.null_value,
             gate,
             self.config.gate_penalty,
             self.recipe.loss,
+            of_targets,
+            of_windows,
         )
-        if not torch.isfinite(loss):
-            raise NonFiniteLossError(
-                f"the loss is {loss.item()} at epoch {epoch}, batch {position} of {self.batches_per_epoch}; "
-                "try a smaller --learning-rate"
-            )
-        self.optimizer.zero_grad()
-        loss.backward()
-        if self.recipe.clip > 0:
-            nn.utils.clip_grad_norm_(self.trained, self.recipe.clip)
-        self.optimizer.step()
-        self.steps += 1
-        return float(loss.detach())
 
     def _part(self, epoch: Epoch) -> str:
         return f" of {epoch.counted} step(s)" if epoch.counted < self.data.horizon else ""
