@@ -155,7 +155,7 @@ class TrainConfig:
     tensorboard: bool = False
     """write the scalars of every epoch for TensorBoard into the run folder"""
     ema: float = 0.0
-    """what validation and test measure is an average of the weights that forgets by this factor per step; 0: no average"""
+    """factor by which an average of the weights forgets at every step; it is what is validated and tested; 0: none"""
     save_minutes: float = 10.0
     """minutes between two savings inside an epoch of all that --resume needs; 0: after every batch"""
     seed: int = 0

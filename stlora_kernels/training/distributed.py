@@ -7,7 +7,7 @@ draws the same order of the same batches, so that the batch stays the one of the
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -46,6 +46,10 @@ class Ranks:
         if self.size == 1:
             return model
         return DistributedDataParallel(model, find_unused_parameters=True)
+
+    def apart(self, model: nn.Module) -> AbstractContextManager[None]:
+        """Within the block, gradients of ``parallel(model)`` are added up in each process and not yet exchanged."""
+        return model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext()
 
 
 ALONE = Ranks()

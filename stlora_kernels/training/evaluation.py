@@ -26,7 +26,8 @@ def forecast(model: nn.Module, batch: Batch, data: ForecastData, device: torch.d
     inner = model.module if isinstance(model, DistributedDataParallel) else model
     y, gate = model(x, return_gate=True) if isinstance(inner, STLoRA) else (model(x), None)
     check_forecast(y, [len(x), data.horizon, data.num_nodes, data.out_features])
-    return data.scaler.inverse_transform(y), gate
+    whole = torch.promote_types(y.dtype, torch.float32)  # bf16 knows a flow of 400 only to the nearest 2
+    return data.scaler.inverse_transform(y.to(whole)), gate
 
 
 @torch.no_grad()

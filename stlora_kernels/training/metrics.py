@@ -123,4 +123,5 @@ def _plain(errors: Errors) -> dict[str, float | int | None]:
 
 
 def _from_plain(values: Mapping[str, Any]) -> Errors:
-    return Errors(**{name: math.nan if value is None else value for name, value in values.items()})
+    mae, rmse, mape = (math.nan if values[name] is None else values[name] for name in ("mae", "rmse", "mape"))
+    return Errors(mae, rmse, mape, values["targets"])

@@ -1,6 +1,7 @@
 """Every epoch's scalars for TensorBoard."""
 
 from pathlib import Path
+from typing import Any
 
 from stlora_kernels.errors import require
 from stlora_kernels.training.epoch import Epoch
@@ -11,17 +12,20 @@ class Scalars:
 
     Args:
         folder: where to; made when the first epoch is written.
-        first: the first epoch to be written; what an earlier run wrote of it and those after it is taken back.
     """
 
-    def __init__(self, folder: Path, first: int = 1) -> None:
+    def __init__(self, folder: Path) -> None:
         require("tensorboard", "tensorboard")
-        from torch.utils.tensorboard import SummaryWriter
-
-        self.writer = SummaryWriter(str(folder), purge_step=first)
+        self.folder = folder
+        self.writer: Any = None
 
     def add(self, epoch: Epoch) -> None:
         """Write one epoch."""
+        if self.writer is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            # What an earlier run wrote of this epoch and later ones is taken back.
+            self.writer = SummaryWriter(str(self.folder), purge_step=epoch.number)
         pooled = epoch.validation.pooled
         values = {
             "train/loss": epoch.train_loss,

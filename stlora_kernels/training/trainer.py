@@ -187,9 +187,7 @@ class Trainer:
         counted = self.counted = self._steps_counted()
         valid = valid_mask(batch.y[:, :counted], self.data.null_value)  # [B, H', N, 1]
         windows = min(self.recipe.batch_size, len(self.data.train) - (position - 1) * self.recipe.batch_size)
-        here = (
-            len(batch.y) if self.ranks.rank < windows else 0
-        )  # else a window without targets, as Windows.batches says
+        stands_in = self.ranks.rank >= windows  # for a window that this process has not, see Windows.batches
         targets = max(self.ranks.sum(valid.sum()).item(), 1)
         size = -(-len(batch.y) // self.config.accumulate)
         starts = range(0, len(batch.y), size)
@@ -197,9 +195,10 @@ class Trainer:
         self.optimizer.zero_grad()
         for start in starts:
             rows = slice(start, start + size)
-            count = int(valid[rows].sum())
-            with nullcontext() if start == starts[-1] or self.ranks.size == 1 else self.parallel.no_sync():
-                part = self._loss(batch, rows, count / targets, here and len(batch.y[rows]) / windows)
+            of_targets = valid[rows].sum().item() / targets
+            of_windows = 0.0 if stands_in else len(batch.y[rows]) / windows
+            with nullcontext() if start == starts[-1] else self.ranks.apart(self.parallel):
+                part = self._loss(batch, rows, of_targets, of_windows)
                 (self.ranks.size * part).backward()  # of which the mean over the processes is taken
             loss += part.detach()
         self.ranks.sum(loss)

@@ -51,14 +51,14 @@ def test_options(argv, expected):
 
 
 def test_no_argument_at_all_is_the_demonstration_and_can_be_repeated():
-    config, overwrite, _ = parse_train([])
+    config, call = parse_train([])
     assert config == TrainConfig(dataset="synthetic", backbone="lstm", stlora=True, epochs=5, output=Path("runs/demo"))
-    assert overwrite
+    assert call == {"overwrite": True, "resume": False, "quiet": False}
 
 
 def test_overwrite_and_quiet_are_of_the_call_and_not_of_the_run():
-    config, overwrite, quiet = parse_train(["--overwrite", "--quiet"])
-    assert (overwrite, quiet) == (True, True)
+    config, call = parse_train(["--overwrite", "--quiet"])
+    assert call == {"overwrite": True, "resume": False, "quiet": True}
     assert config == TrainConfig()
 
 
