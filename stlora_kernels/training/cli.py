@@ -1,5 +1,6 @@
 """How every command ends: its errors become one line and an exit code."""
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -33,5 +34,8 @@ def run(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None
 
 
 def _say(message: str, code: int) -> int:
-    print(" ".join(message.split()), file=sys.stderr, flush=True)
+    rank = os.environ.get("RANK", "0")  # of torchrun's processes, each of which meets what the user gave
+    if code != 2 or rank == "0":
+        where = f"rank {rank}: " if rank != "0" else ""
+        print(where + " ".join(message.split()), file=sys.stderr, flush=True)
     return code

@@ -7,7 +7,7 @@ draws the same order of the same batches, so that the batch stays the one of the
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -45,11 +45,7 @@ class Ranks:
         """The model with gradients that are means over all processes; alone the model itself."""
         if self.size == 1:
             return model
-        return DistributedDataParallel(model, find_unused_parameters=True)
-
-    def apart(self, model: nn.Module) -> AbstractContextManager[None]:
-        """Within the block, gradients of ``parallel(model)`` are added up in each process and not yet exchanged."""
-        return model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext()
+        return DistributedDataParallel(model, static_graph=True)  # so that parameters may be unused
 
 
 ALONE = Ranks()

@@ -4,7 +4,6 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from itertools import islice
 
 import numpy as np
@@ -190,16 +189,14 @@ class Trainer:
         stands_in = self.ranks.rank >= windows  # for a window that this process has not, see Windows.batches
         targets = max(self.ranks.sum(valid.sum()).item(), 1)
         size = -(-len(batch.y) // self.config.accumulate)
-        starts = range(0, len(batch.y), size)
         loss = torch.zeros((), dtype=torch.float64, device=self.device)
         self.optimizer.zero_grad()
-        for start in starts:
+        for start in range(0, len(batch.y), size):
             rows = slice(start, start + size)
             of_targets = valid[rows].sum().item() / targets
             of_windows = 0.0 if stands_in else len(batch.y[rows]) / windows
-            with nullcontext() if start == starts[-1] else self.ranks.apart(self.parallel):
-                part = self._loss(batch, rows, of_targets, of_windows)
-                (self.ranks.size * part).backward()  # of which the mean over the processes is taken
+            part = self._loss(batch, rows, of_targets, of_windows)
+            (self.ranks.size * part).backward()  # of which the mean over the processes is taken
             loss += part.detach()
         self.ranks.sum(loss)
         if not torch.isfinite(loss):
