@@ -2,7 +2,7 @@
 
 import copy
 import math
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -110,10 +110,11 @@ class NALL(nn.Module):
 
     def factors(self) -> tuple[Tensor, Tensor]:
         """``A [N, O, r]`` and ``B [N, r, I]`` as the nodes see them, whatever ``factor`` shares."""
+        A, B = local(self.lora_A), local(self.lora_B)
         if self.factor == "node":
-            return self.lora_A, self.lora_B
-        A = self.lora_A if self.lora_core is None else self.lora_A @ self.lora_core
-        return A.expand(self.num_nodes, -1, -1), self.lora_B.expand(self.num_nodes, -1, -1)
+            return A, B
+        A = A if self.lora_core is None else A @ local(self.lora_core)
+        return A.expand(self.num_nodes, -1, -1), B.expand(self.num_nodes, -1, -1)
 
     def forward(self, x: Tensor, node_index: Tensor | None = None) -> Tensor:
         """``[*, N, I] -> [*, N, O]``; ``node_index [N_x]`` picks the adapter of each node slot of a sub-graph."""
@@ -177,3 +178,8 @@ def fuse(model: nn.Module, backend: str | None = None) -> nn.Module:
             if type(child) is NALL:
                 module._modules[name] = fused.setdefault(child, FusedNALL.sharing(child, backend))
     return model
+
+
+def local(parameter: Tensor) -> Tensor:
+    """What of a parameter lies in this process: all of it, unless ``sharding.shard_nodes`` divided it."""
+    return cast(Tensor, parameter.to_local()) if hasattr(parameter, "to_local") else parameter

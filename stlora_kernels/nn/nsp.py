@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,9 @@ from stlora_kernels.errors import InputError
 from stlora_kernels.nn.checks import check_choice, check_probability, check_signal, check_sizes
 from stlora_kernels.nn.nall import FACTORS, NALL, FusedNALL
 from stlora_kernels.ops.nsp import nsp_stack
+
+if TYPE_CHECKING:
+    from stlora_kernels.nn.sharding import NodeShards
 
 TEMPORAL = ("fold", "step")
 
@@ -187,6 +190,7 @@ class NSP(nn.Module):
         if backend is not None and not fused:
             raise InputError(f"backend: got {backend!r} with fused=False, which is always plain PyTorch")
         self.num_nodes, self.in_features, self.forecast_features = num_nodes, in_features, forecast_features
+        self.shards: NodeShards | None = None  # set by sharding.shard_nodes
         self.window, self.horizon, self.temporal = window, horizon, temporal
 
         nall = partial(FusedNALL, backend=backend) if fused else NALL
@@ -211,8 +215,12 @@ class NSP(nn.Module):
         """Forecast from the window ``x`` and, where there is one, the forecast of the block before."""
         self._check(x, forecast)
         h = self._convolve(join(self.temporal, x, forecast))  # fold [B, N, hidden], step [B, T, N, hidden]
-        h = run_layers(cast(Sequence[NSPLayer], self.layers), h)
-        return as_forecast(self.temporal, self.head(h), self.horizon)  # [B, H, N, out]
+        if self.shards is not None:
+            h = self.shards.own(h)
+        y = self.head(run_layers(cast(Sequence[NSPLayer], self.layers), h))
+        if self.shards is not None:
+            y = self.shards.gather(y, self.num_nodes)
+        return as_forecast(self.temporal, y, self.horizon)  # [B, H, N, out]
 
     def _convolve(self, joined: Tensor) -> Tensor:
         if self.temporal == "fold":

@@ -146,6 +146,8 @@ class TrainConfig:
     """train on at most so many batches per epoch (for quick runs); evaluation is always complete"""
     gate_penalty: float = 0.0
     """lambda of eq. (5), weight of the mean square of the gate"""
+    shard_nodes: bool = False
+    """under torchrun: share the nodes' adapters among the processes, for graphs too large for one; else the batches"""
     accumulate: int = 1
     """pieces in which a batch is computed, to save memory; the gradient is that of the whole batch"""
     amp: Literal["none", "bf16"] = "none"
@@ -198,6 +200,11 @@ class TrainConfig:
         _within("adapter.dropout", adapter.dropout, 0, 1)
         if isinstance(self.null_value, float) and not math.isfinite(self.null_value):
             raise InputError(f"--null-value: got {self.null_value}, expected a finite number, dataset or none")
+        if self.shard_nodes and (self.ema or self.compile or not self.stlora or adapter.factor == "shared"):
+            other = (
+                "--ema" if self.ema else "--compile" if self.compile else "a model without adapters of the nodes' own"
+            )
+            raise InputError(f"--shard-nodes divides the nodes' adapters: it does not go with {other}")
         if self.frozen and not (self.stlora and self.backbone_checkpoint):
             raise InputError("--frozen trains the adapter only: it needs --stlora and --backbone-checkpoint")
 

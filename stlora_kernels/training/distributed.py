@@ -1,7 +1,8 @@
-"""One training in several processes, as ``torchrun`` starts them: each takes its share of every batch.
+"""One training in several processes, as ``torchrun`` starts them, over NCCL on GPUs and gloo on CPUs.
 
-``torch.nn.parallel.DistributedDataParallel`` sums the gradients, over NCCL on GPUs and gloo on CPUs. Every process
+Each takes its share of every batch, and ``torch.nn.parallel.DistributedDataParallel`` sums the gradients. Every process
 draws the same order of the same batches, so that the batch stays the one of the configuration however many there are.
+Or, with ``--shard-nodes``, each takes whole batches and its share of the nodes' adapters (``nn/sharding.py``).
 """
 
 import logging
@@ -9,21 +10,30 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
 from torch.nn.parallel import DistributedDataParallel
 
 from stlora_kernels.errors import InputError
+from stlora_kernels.nn.sharding import shard_nodes
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among ``size`` of them."""
+    """This process among ``size`` of them, which share batches, or nodes."""
 
     rank: int = 0
     size: int = 1
+    share: Literal["batches", "nodes"] = "batches"
+
+    @property
+    def part(self) -> tuple[int, int]:
+        """Which part of every batch is this process's, and of how many."""
+        return (self.rank, self.size) if self.share == "batches" else (0, 1)
 
     @property
     def is_main(self) -> bool:
@@ -31,10 +41,18 @@ class Ranks:
         return self.rank == 0
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """The sum over all processes, in place; alone nothing happens."""
-        if self.size > 1:
+        """The sum over the parts of a batch, in place; where there is one, nothing happens."""
+        if self.part[1] > 1:
             dist.all_reduce(tensor)
         return tensor
+
+    def agreed(self, said: bool) -> bool:
+        """What the first process says, which goes by its own clock."""
+        if self.size == 1:
+            return said
+        words = [said]
+        dist.broadcast_object_list(words)
+        return words[0]
 
     def wait(self) -> None:
         """Until all processes have come here."""
@@ -42,9 +60,11 @@ class Ranks:
             dist.barrier()
 
     def parallel(self, model: nn.Module) -> nn.Module:
-        """The model with gradients that are means over all processes; alone the model itself."""
+        """The model with gradients that are means over the parts of a batch, or divided by nodes, or as it is."""
         if self.size == 1:
             return model
+        if self.share == "nodes":
+            return shard_nodes(model, init_device_mesh(next(model.parameters()).device.type, (self.size,)))
         return DistributedDataParallel(model, static_graph=True)  # so that parameters may be unused
 
 
@@ -57,16 +77,19 @@ def under_torchrun() -> bool:
 
 
 @contextmanager
-def processes(device: str) -> Iterator[tuple[Ranks, str]]:
+def processes(device: str, share: Literal["batches", "nodes"]) -> Iterator[tuple[Ranks, str]]:
     """This process's place among those that ``torchrun`` started, and its device, until the block ends.
 
     Args:
         device: what was asked for; "auto" and "cuda" become the GPU of this process.
+        share: what they share.
 
     Raises:
-        InputError: if every process is told to use the same GPU.
+        InputError: if every process is told to use the same GPU, or one alone is to share nodes.
     """
     if not under_torchrun():
+        if share == "nodes":
+            raise InputError("--shard-nodes: got one process, expected several of: torchrun --nproc-per-node=2 -m ...")
         yield ALONE, device
         return
     local = int(os.environ["LOCAL_RANK"])
@@ -78,7 +101,7 @@ def processes(device: str) -> Iterator[tuple[Ranks, str]]:
         device = f"cuda:{local}"
         torch.cuda.set_device(local)
     dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
-    ranks = Ranks(dist.get_rank(), dist.get_world_size())
+    ranks = Ranks(dist.get_rank(), dist.get_world_size(), share)
     if not ranks.is_main:  # every process would say the same
         logging.getLogger("stlora_kernels").setLevel(logging.ERROR)
     try:

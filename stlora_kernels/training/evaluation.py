@@ -42,7 +42,7 @@ def evaluate(
     if isinstance(model, Baseline):
         return _evaluate_baseline(model, data, part, batch_size, device)
     meter = ScoreMeter(data.horizon, data.null_value, device)
-    for batch in part.batches(batch_size, share=(ranks.rank, ranks.size)):
+    for batch in part.batches(batch_size, share=ranks.part):
         prediction, _ = forecast(model, batch, data, device)
         meter.update(prediction, batch.y.to(device))
     ranks.sum(meter.sums)

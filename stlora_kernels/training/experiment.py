@@ -16,6 +16,7 @@ from stlora_kernels.data import ForecastData, load_dataset
 from stlora_kernels.data.graph import correlation_graph
 from stlora_kernels.data.graph_facts import graph_facts
 from stlora_kernels.errors import InputError, require
+from stlora_kernels.nn.sharding import whole_tensors
 from stlora_kernels.training.checkpoint import BEST, load_checkpoint, save_checkpoint, write_text
 from stlora_kernels.training.classical import fit_baseline
 from stlora_kernels.training.config import TrainConfig
@@ -67,7 +68,7 @@ def train(
     if config.tensorboard:
         require("tensorboard", "tensorboard")
     config.validate()
-    with processes(config.device) as (ranks, device):
+    with processes(config.device, "nodes" if config.shard_nodes else "batches") as (ranks, device):
         return _train(
             config, ranks, resolve_device(device), overwrite, resume, Progress(quiet, silent=not ranks.is_main)
         )
@@ -96,13 +97,14 @@ def _train(
     progress.say(str(config.recipe()))
 
     def keep(epoch: Epoch) -> None:
+        tensors = whole_tensors(trainer.evaluated.state_dict())
         if ranks.is_main:
             about = _about(config, data, epoch.validation) | {"epoch": epoch.number}
-            save_checkpoint(started() / BEST, trainer.evaluated.state_dict(), about)
+            save_checkpoint(started() / BEST, tensors, about)
 
     def save() -> None:
+        tensors, about = take(trainer)
         if ranks.is_main:
-            tensors, about = take(trainer)
             save_state(started(), tensors, what | about)
             if scalars is not None and trainer.position.batches == 0:
                 scalars.add(trainer.history[-1])

@@ -12,6 +12,7 @@ from stlora_kernels.backbones import build_backbone
 from stlora_kernels.baselines import Baseline
 from stlora_kernels.data import ForecastData
 from stlora_kernels.errors import InputError
+from stlora_kernels.nn.sharding import load_whole
 from stlora_kernels.nn.stlora import STLoRA
 from stlora_kernels.ops.dispatch import available_backends
 from stlora_kernels.training.checkpoint import load_checkpoint
@@ -131,7 +132,7 @@ def fill(model: nn.Module, tensors: dict[str, torch.Tensor], path: Path) -> None
         here, there = (list(t[name].shape) if name in t else "nothing" for t in (own, tensors))
         if here != there:
             raise InputError(f"{path}: {name} is {there} in the checkpoint and {here} in the model")
-    model.load_state_dict(tensors)
+    load_whole(model, tensors)
 
 
 def describe_parameters(model: nn.Module) -> dict[str, float | int]:

@@ -14,7 +14,17 @@ from stlora_kernels.training.checkpoint import read_tensors, write_tensors
 
 LAST, PREVIOUS = "last.safetensors", "last.previous.safetensors"
 # What may be another when a run goes on: it changes where and how long, not what is computed.
-FREE = ("epochs", "patience", "save_minutes", "data_dir", "output", "device", "backbone_checkpoint", "tensorboard")
+FREE = (
+    "epochs",
+    "patience",
+    "save_minutes",
+    "data_dir",
+    "output",
+    "device",
+    "backbone_checkpoint",
+    "tensorboard",
+    "shard_nodes",
+)
 
 
 def save_state(folder: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:

@@ -13,26 +13,29 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stlora_kernels.nn.sharding import like, load_whole, whole_tensors
 from stlora_kernels.training.epoch import Epoch, Position
-from stlora_kernels.training.trainer import RANK_SEEDS, Trainer
+from stlora_kernels.training.trainer import Trainer, seed_part
 
 
 def take(trainer: Trainer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The state between two batches: tensors, and what JSON holds."""
+    """The state between two batches: tensors, and what JSON holds. Where nodes are sharded all processes take part."""
     generators, drawn = _generators()
     inside = trainer.position.batches > 0
     parts: dict[str, Mapping[str, Tensor]] = {
         "model": trainer.model.state_dict(),
         "optimizer": {
-            f"{i}.{name}": value
-            for i, moments in trainer.optimizer.state_dict()["state"].items()
-            for name, value in moments.items()
+            f"{name}:{moment}": value
+            for name, parameter in trainer.model.named_parameters()
+            for moment, value in trainer.optimizer.state.get(parameter, {}).items()
         },
         "generator": generators | {"order": trainer.order_at_start if inside else trainer.order.get_state()},
     }
     if trainer.average is not None:
         parts["average"] = trainer.average.state_dict()
-    tensors = {f"{part}/{name}": tensor for part, named in parts.items() for name, tensor in named.items()}
+    tensors = {
+        f"{part}/{name}": tensor for part, named in parts.items() for name, tensor in whole_tensors(named).items()
+    }
     return tensors, {
         "generators": drawn,
         "learning_rate": trainer.optimizer.param_groups[0]["lr"],
@@ -50,21 +53,22 @@ def put(trainer: Trainer, tensors: Mapping[str, Tensor], about: Mapping[str, Any
     for name, tensor in tensors.items():
         part, _, own = name.partition("/")
         parts[part][own] = tensor
-    trainer.model.load_state_dict(parts["model"])
+    load_whole(trainer.model, parts["model"])
     if trainer.average is not None:
         trainer.average.load_state_dict(parts["average"])
+    parameters = dict(trainer.model.named_parameters())
+    # torch counts parameters in the order of the optimizer's groups, which is another where nodes are sharded.
+    number = {id(p): i for i, p in enumerate(p for group in trainer.optimizer.param_groups for p in group["params"])}
     moments: dict[int, dict[str, Tensor]] = {}
     for name, tensor in parts["optimizer"].items():
-        i, _, own = name.partition(".")
-        moments.setdefault(int(i), {})[own] = tensor
+        of, _, own = name.partition(":")
+        moments.setdefault(number[id(parameters[of])], {})[own] = like(tensor, parameters[of])
     trainer.optimizer.load_state_dict({**trainer.optimizer.state_dict(), "state": moments})
     for group in trainer.optimizer.param_groups:
         group["lr"] = about["learning_rate"]
     trainer.order.set_state(parts["generator"].pop("order"))
-    if trainer.ranks.is_main:
-        _set_generators(parts["generator"], about["generators"])
-    else:  # not kept: another number of processes may go on
-        torch.manual_seed(trainer.config.seed + trainer.ranks.rank * RANK_SEEDS + about["steps"])
+    _set_generators(parts["generator"], about["generators"])
+    seed_part(trainer.config.seed, trainer.ranks, about["steps"])  # not kept: another number of processes may go on
     trainer.steps, trainer.counted = about["steps"], about["counted"]
     trainer.position = Position(**about["position"])
     trainer.history = [Epoch.from_dict(epoch) for epoch in about["history"]]

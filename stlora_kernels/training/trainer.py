@@ -5,10 +5,12 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from stlora_kernels.data import Batch, ForecastData
@@ -34,6 +36,13 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002  (a user's own backbone may draw from it)
     torch.manual_seed(seed)
+
+
+def seed_part(seed: int, ranks: Ranks, steps: int = 0) -> None:
+    """Where processes share batches, let all but the first draw a dropout of their own, for their own windows."""
+    part, _ = ranks.part
+    if part:
+        torch.manual_seed(seed + part * RANK_SEEDS + steps)
 
 
 class Trainer:
@@ -62,18 +71,20 @@ class Trainer:
         self.model, self.data, self.config, self.device, self.ranks = model, data, config, device, ranks
         self.keep, self.progress, self.save = keep, progress, save
         self.check: Callable[[], None] | None = None
+        self.parallel = ranks.parallel(model)
+        seed_part(config.seed, ranks)
         self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         if not self.trained:
             raise InputError("the model has no parameters to train")
         if config.compile:
             model.compile()
-        self.parallel = ranks.parallel(model)
-        if not ranks.is_main:  # the dropout of its own windows
-            torch.manual_seed(config.seed + ranks.rank * RANK_SEEDS)
         self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema)) if config.ema else None
         self.recipe = recipe = config.recipe()
         optimizer = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer]
-        self.optimizer = optimizer(self.trained, recipe.learning_rate, weight_decay=recipe.weight_decay)
+        # A group each for what is whole and what is sharded: torch computes with either, and not with both at once.
+        kinds = [[p for p in self.trained if isinstance(p, DTensor) is sharded] for sharded in (False, True)]
+        groups: list[dict[str, Any]] = [{"params": parameters} for parameters in kinds if parameters]
+        self.optimizer = optimizer(groups, recipe.learning_rate, weight_decay=recipe.weight_decay)
         schedulers = torch.optim.lr_scheduler
         self.scheduler: schedulers.LRScheduler = (
             schedulers.StepLR(self.optimizer, recipe.step_size, recipe.gamma)
@@ -132,7 +143,7 @@ class Trainer:
             position.batches += 1
             now = time.perf_counter()
             position.seconds = before + now - started
-            if position.batches < total and now - saved >= 60 * self.config.save_minutes:
+            if position.batches < total and self.ranks.agreed(now - saved >= 60 * self.config.save_minutes):
                 self.save()
                 saved = now
         learning_rate = self.optimizer.param_groups[0]["lr"]
@@ -165,8 +176,8 @@ class Trainer:
     def _train_batches(self, number: int) -> Iterator[Batch]:
         first = self.position.batches
         self.order_at_start = self.order.get_state()
-        size, place = self.recipe.batch_size, (self.ranks.rank, self.ranks.size)
-        batches = self.data.train.batches(size, shuffle=True, generator=self.order, first=first, share=place)
+        size, part = self.recipe.batch_size, self.ranks.part
+        batches = self.data.train.batches(size, shuffle=True, generator=self.order, first=first, share=part)
         left = self.batches_per_epoch - first
         return self.progress.batches(islice(batches, left), left, f"epoch {number}/{self.recipe.epochs}")
 
@@ -186,7 +197,8 @@ class Trainer:
         counted = self.counted = self._steps_counted()
         valid = valid_mask(batch.y[:, :counted], self.data.null_value)  # [B, H', N, 1]
         windows = min(self.recipe.batch_size, len(self.data.train) - (position - 1) * self.recipe.batch_size)
-        stands_in = self.ranks.rank >= windows  # for a window that this process has not, see Windows.batches
+        rank, parts = self.ranks.part
+        stands_in = rank >= windows  # for a window that this process has not, see Windows.batches
         targets = max(self.ranks.sum(valid.sum()).item(), 1)
         size = -(-len(batch.y) // self.config.accumulate)
         loss = torch.zeros((), dtype=torch.float64, device=self.device)
@@ -196,7 +208,7 @@ class Trainer:
             of_targets = valid[rows].sum().item() / targets
             of_windows = 0.0 if stands_in else len(batch.y[rows]) / windows
             part = self._loss(batch, rows, of_targets, of_windows)
-            (self.ranks.size * part).backward()  # of which the mean over the processes is taken
+            (parts * part).backward()  # of which the mean over the processes is taken
             loss += part.detach()
         self.ranks.sum(loss)
         if not torch.isfinite(loss):
@@ -205,12 +217,22 @@ class Trainer:
                 "try a smaller --learning-rate"
             )
         if self.recipe.clip > 0:
-            nn.utils.clip_grad_norm_(self.trained, self.recipe.clip)
+            self._clip()
         self.optimizer.step()
         if self.average is not None:
             self.average.update_parameters(self.model)
         self.steps += 1
         return float(loss)
+
+    def _clip(self) -> None:
+        """Bring the norm of all gradients together down to ``clip``."""
+        norms = [
+            nn.utils.get_total_norm([p.grad for p in group["params"] if p.grad is not None])
+            for group in self.optimizer.param_groups
+        ]
+        norm = torch.stack([n.full_tensor() if isinstance(n, DTensor) else n for n in norms]).norm()
+        for group in self.optimizer.param_groups:
+            nn.utils.clip_grads_with_norm_(group["params"], self.recipe.clip, norm)
 
     def _loss(self, batch: Batch, rows: slice, of_targets: float, of_windows: float) -> Tensor:
         """The loss of some windows of a batch, with these shares in that of the whole batch."""

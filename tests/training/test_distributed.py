@@ -80,6 +80,16 @@ def test_pieces_and_processes_go_together(tmp_path):
     assert_about_same(tmp_path / "two", tmp_path / "one")
 
 
+def test_nodes_shared_among_processes_train_what_one_trains(tmp_path):
+    one, nodes, moved = (tmp_path / name for name in ("one", "nodes", "moved"))
+    trained(one, 0, "--epochs=2")
+    trained(nodes, 2, "--epochs=2", "--shard-nodes", "--accumulate=2")
+    assert_about_same(nodes, one)
+    trained(moved, 3, "--epochs=1", "--shard-nodes")
+    trained(moved, 2, "--epochs=2", "--resume")  # now they share batches
+    assert_about_same(moved, one)
+
+
 def test_bad_input_is_one_line_of_one_process(tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
     command += ["-m", "stlora_kernels.train", "--backbone=lstn", f"--output={tmp_path / 'run'}"]
