@@ -1,7 +1,5 @@
 """One run from its configuration to its result, and the same result again from the run folder."""
 
-import json
-import os
 import statistics
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -17,26 +15,22 @@ from stlora_kernels.data.graph import correlation_graph
 from stlora_kernels.data.graph_facts import graph_facts
 from stlora_kernels.errors import InputError, require
 from stlora_kernels.nn.sharding import whole_tensors
-from stlora_kernels.training.checkpoint import BEST, load_checkpoint, save_checkpoint, write_text
+from stlora_kernels.training.checkpoint import BEST, load_checkpoint, save_checkpoint
 from stlora_kernels.training.classical import fit_baseline
 from stlora_kernels.training.config import TrainConfig
 from stlora_kernels.training.distributed import ALONE, Ranks, processes
 from stlora_kernels.training.epoch import Epoch
 from stlora_kernels.training.evaluation import evaluate, evaluate_ha
 from stlora_kernels.training.interrupt import remembered_interrupts
-from stlora_kernels.training.metrics import Scores
 from stlora_kernels.training.model import build_model, describe_parameters, fill, resolve_device
 from stlora_kernels.training.options import config_from_dict
 from stlora_kernels.training.progress import Progress
-from stlora_kernels.training.report import Report, versions
+from stlora_kernels.training.report import Report
 from stlora_kernels.training.resume import LAST, PREVIOUS, check_same, load_state, save_state
+from stlora_kernels.training.run_folder import about_checkpoint, check_folder, start_folder, write_metrics
 from stlora_kernels.training.scalars import Scalars
 from stlora_kernels.training.state import put, take
 from stlora_kernels.training.trainer import NonFiniteLossError, Trainer, seed_everything
-
-METRICS = "metrics.json"  # written last: its presence means that the run is finished
-CONFIG = "config.yaml"
-RUN_FILES = (CONFIG, BEST, Path(BEST).with_suffix(".json").name, LAST, PREVIOUS, METRICS)
 
 
 def train(
@@ -99,7 +93,7 @@ def _train(
     def keep(epoch: Epoch) -> None:
         tensors = whole_tensors(trainer.evaluated.state_dict())
         if ranks.is_main:
-            about = _about(config, data, epoch.validation) | {"epoch": epoch.number}
+            about = about_checkpoint(config, data, epoch.validation) | {"epoch": epoch.number}
             save_checkpoint(started() / BEST, tensors, about)
 
     def save() -> None:
@@ -136,7 +130,7 @@ def _train(
         raise KeyboardInterrupt(_kept(folder, trainer)) from None
     if not ranks.is_main:
         return None
-    metrics = _write_metrics(folder, config, report, device, _training(trainer))
+    metrics = write_metrics(folder, config, report, device, _training(trainer))
     (folder / PREVIOUS).unlink(missing_ok=True)
     return replace(report, notes=(*_closing(trainer, metrics), f"Run folder: {folder}"))
 
@@ -146,11 +140,11 @@ def _train_baseline(model: Baseline, data: ForecastData, asked: TrainConfig, dev
     config, folder = asked.complete(), asked.run_folder
     fit = fit_baseline(model, data, config, device)
     start_folder(folder, asked)
-    about = _about(config, data, fit.validation) | {"epoch": 0, "fit": fit.how}
+    about = about_checkpoint(config, data, fit.validation) | {"epoch": 0, "fit": fit.how}
     save_checkpoint(folder / BEST, model.state_dict(), about)
     report = measure(model, data, config, device, folder)
     learned = {"fit": fit.how, "seconds": fit.seconds, "validation": fit.validation.as_dict()}
-    _write_metrics(folder, config, report, device, learned)
+    write_metrics(folder, config, report, device, learned)
     return replace(report, notes=(fit.line(), f"Run folder: {folder}"))
 
 
@@ -238,34 +232,6 @@ def load_data(config: TrainConfig) -> ForecastData:
     return data
 
 
-def check_folder(folder: Path, overwrite: bool) -> None:
-    """Find out before the training whether its result can be kept.
-
-    Raises:
-        InputError: if the folder holds a run or a file of that name (without ``overwrite``) or cannot be written.
-    """
-    taken = [] if overwrite else [name for name in RUN_FILES if (folder / name).exists()]
-    if taken:
-        kind = "a finished run" if METRICS in taken else "an unfinished run"
-        held = kind if BEST in taken else f"{' and '.join(taken)}, which a run would replace"
-        raise InputError(f"--output: {folder} holds {held}; choose another folder or add --overwrite")
-    there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        raise InputError(f"--output: {folder} cannot be made, because {there} is not a folder one can write to")
-
-
-def start_folder(folder: Path, asked: TrainConfig) -> None:
-    """Make the run folder; what an earlier run left in it no longer belongs to what follows.
-
-    Its configuration is what was asked for: started again with another backbone, it leaves open what this one left
-    open. What was made of it is in the checkpoint and in the metrics, and here for the reader.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in RUN_FILES:
-        (folder / name).unlink(missing_ok=True)
-    write_text(folder / CONFIG, f"{asked.to_yaml()}# null, as published: {asked.recipe()}\n")
-
-
 def _opening(config: TrainConfig, data: ForecastData, device: torch.device) -> str:
     parts = "/".join(str(len(part)) for part in (data.train, data.val, data.test))
     origin = "synthetic data" if data.data.synthetic else data.data.name
@@ -298,16 +264,6 @@ def _kept(folder: Path, trainer: Trainer) -> str:
     return f"kept {last}; --resume goes on" if last.exists() else "no epoch was done, nothing was written"
 
 
-def _about(config: TrainConfig, data: ForecastData, validation: Scores) -> dict[str, Any]:
-    return {
-        "config": config.as_dict(),
-        "scaler": data.scaler.state_dict(),
-        "nodes": data.num_nodes,
-        "validation": validation.as_dict(),
-        "versions": versions(),
-    }
-
-
 def _training(trainer: Trainer) -> dict[str, Any]:
     assert trainer.best is not None  # there is a report only after training
     return {
@@ -315,19 +271,3 @@ def _training(trainer: Trainer) -> dict[str, Any]:
         "epochs": [epoch.as_dict() for epoch in trainer.history],
         "seconds_per_epoch": statistics.median(epoch.seconds for epoch in trainer.history),
     }
-
-
-def _write_metrics(
-    folder: Path, config: TrainConfig, report: Report, device: torch.device, learned: Mapping[str, Any]
-) -> dict[str, Any]:
-    metrics = {
-        "model": next(iter(report.scores)),
-        **report.as_dict(),
-        **learned,
-        "device": str(device),
-        "threads": torch.get_num_threads(),
-        "config": config.as_dict(),
-        "versions": versions(),
-    }
-    write_text(folder / METRICS, json.dumps(metrics, indent=1, allow_nan=False) + "\n")
-    return metrics
