@@ -288,6 +288,6 @@ def test_ctrl_c_in_the_middle_of_training_keeps_the_best_epoch(tmp_path, tiny_op
     assert str(tmp_path / "run" / "best.safetensors") in last
     assert out == ""
     files = sorted(file.name for file in (tmp_path / "run").iterdir())
-    assert files == ["best.json", "best.safetensors", "config.yaml"]
+    assert files == ["best.json", "best.safetensors", "config.yaml", "last.safetensors"]
     _, about = load_checkpoint(tmp_path / "run")
     assert f"of epoch {about['epoch']}," in last

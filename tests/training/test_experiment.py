@@ -22,7 +22,7 @@ def files(folder):
     return sorted(file.name for file in folder.iterdir()) if folder.exists() else []
 
 
-FINISHED = ["best.json", "best.safetensors", "config.yaml", "metrics.json"]
+FINISHED = ["best.json", "best.safetensors", "config.yaml", "last.safetensors", "metrics.json"]
 
 
 def test_run_folder_holds_configuration_checkpoint_and_metrics(tiny):
@@ -192,7 +192,7 @@ def test_ctrl_c_keeps_the_best_so_far_and_says_so(tiny, monkeypatch):
     monkeypatch.setattr(experiment.Trainer, "run_epoch", stopped_in_the_second)
     with pytest.raises(KeyboardInterrupt, match=r"kept .*best\.safetensors of epoch 1, validation MAE \d"):
         train(tiny)
-    assert files(tiny.output) == ["best.json", "best.safetensors", "config.yaml"]
+    assert files(tiny.output) == ["best.json", "best.safetensors", "config.yaml", "last.safetensors"]
     assert evaluate_run(tiny.output).scores["lstm + ST-LoRA"].pooled.mae > 0
     with pytest.raises(InputError, match="run holds an unfinished run"):
         train(tiny)
@@ -217,7 +217,8 @@ def test_an_interrupted_rerun_does_not_keep_the_metrics_of_the_run_before(tiny, 
     monkeypatch.setattr(experiment, "measure", stopped)
     with pytest.raises(KeyboardInterrupt):
         train(replace(tiny, seed=1), overwrite=True)
-    assert files(tiny.output) == ["best.json", "best.safetensors", "config.yaml"]
+    unfinished = ["best.json", "best.safetensors", "config.yaml", "last.previous.safetensors", "last.safetensors"]
+    assert files(tiny.output) == unfinished
     assert load_checkpoint(tiny.output)[1]["config"]["seed"] == 1
 
 
