@@ -1,5 +1,6 @@
 """Files and folders that are written whole or not at all."""
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -40,6 +41,24 @@ def new_folder(folder: Path) -> Iterator[Path]:
         temporary.rename(folder)
     finally:  # after Ctrl-C and on a full disk too
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def reserve(path: Path) -> None:
+    """Take the room of a file on the disk, holes included: to write into one through a memory map of it, where the
+    disk is full, ends the process with SIGBUS.
+
+    Raises:
+        OSError: if the disk has not as much room.
+    """
+    size = path.stat().st_size
+    try:
+        if hasattr(os, "posix_fallocate"):
+            with path.open("rb+") as file:
+                os.posix_fallocate(file.fileno(), 0, size)
+        elif shutil.disk_usage(path.parent).free < size:  # macOS and Windows
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    except OSError as error:
+        raise OSError(error.errno, f"{error.strerror}, {size:,} bytes are needed", str(path)) from error
 
 
 def _beside(path: Path) -> Path:
