@@ -11,9 +11,26 @@ from stlora_kernels.errors import InputError
 
 
 @contextmanager
+def writing_to(folder: Path) -> Iterator[None]:
+    """Turn the refusal of a folder or file that the block makes into an ``InputError`` that names ``folder``."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):  # the disk's doing
+            raise
+        raise InputError(f"cannot write to {folder}: {error.strerror}") from error
+
+
+@contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary file beside ``path`` that takes its place if the block succeeds and is removed if it does not."""
+    """A temporary file beside ``path`` that takes its place if the block succeeds and is removed if it does not.
+
+    Raises:
+        InputError: if no file can be made there.
+    """
     temporary = _beside(path)
+    with writing_to(path.parent):
+        temporary.touch()
     try:
         yield temporary
         with temporary.open("rb+") as file:
@@ -28,7 +45,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
     """A temporary folder beside ``folder`` that takes its name if the block succeeds and is removed if it does not.
 
     Raises:
-        InputError: if there is something of that name already, or no folder to put it into.
+        InputError: if there is something of that name already, or no folder that it can be made in.
     """
     if folder.exists():
         raise InputError(f"{folder} is there already; choose another name or remove it")
@@ -36,7 +53,8 @@ def new_folder(folder: Path) -> Iterator[Path]:
         raise InputError(f"{folder.absolute().parent} is no folder, so {folder.name} cannot be made in it")
     temporary = _beside(folder.absolute())
     try:
-        temporary.mkdir()
+        with writing_to(temporary.parent):
+            temporary.mkdir()
         yield temporary
         temporary.rename(folder)
     finally:  # after Ctrl-C and on a full disk too

@@ -12,7 +12,7 @@ from stlora_kernels.data.fingerprint import Finding, check_file
 from stlora_kernels.data.readers.files import csv_rows, is_number, reading
 from stlora_kernels.data.registry import DatasetInfo
 from stlora_kernels.errors import InputError
-from stlora_kernels.files import replacing
+from stlora_kernels.files import replacing, writing_to
 
 Convert = Callable[[DatasetInfo, Path, Path], None]
 
@@ -24,13 +24,14 @@ def install(info: DatasetInfo, file: str, source: Path, folder: Path, *, downloa
         downloaded: ``source`` need not stay, and has to be of the full set, not of a part.
 
     Raises:
-        InputError: if it is not that file; what is in place already stays as it is.
+        InputError: if it is not that file, or ``folder`` cannot be written to; what is in place stays as it is.
     """
     target = folder / info.name / file
     convert = conversion(info, file, source)
     if convert is None and target.exists() and target.samefile(source):
         return check_file(info, file, target)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    with writing_to(target.parent):
+        target.parent.mkdir(parents=True, exist_ok=True)
     with replacing(target) as temporary:
         if convert is not None:
             convert(info, source, temporary)

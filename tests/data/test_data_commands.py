@@ -1,6 +1,10 @@
 """``python -m stlora_kernels.data``: list, prepare, download, and how they end."""
 
+import errno
+import os
+import tempfile
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -44,6 +48,67 @@ def bare_taxi(tmp_path):
         graph[i, j] = graph[j, i] = 1
     np.savetxt(folder / "sz_adj.csv", graph, fmt="%d", delimiter=",")
     return folder, speeds
+
+
+@pytest.fixture
+def refusing(tmp_path, monkeypatch):
+    """A folder in which nothing can be made, not even by root, and the reason, to be changed."""
+    folder, reason = tmp_path / "refusing", [errno.EROFS]
+    folder.mkdir()
+
+    def inside(path) -> bool:
+        return folder in (Path(path), *Path(path).parents)
+
+    def replace(owner, name, place=lambda path, *_, **__: path):
+        given = getattr(owner, name)
+
+        def refuse(*arguments, **options):
+            path = place(*arguments, **options)
+            if path is not None and inside(path) and not (name == "mkdir" and Path(path).exists()):
+                raise OSError(reason[0], os.strerror(reason[0]), str(path))
+            return given(*arguments, **options)
+
+        monkeypatch.setattr(owner, name, refuse)
+
+    for name in ("mkdir", "touch", "unlink"):
+        replace(Path, name)
+    replace(tempfile, "mkdtemp", lambda suffix=None, prefix=None, dir=None: dir)
+    monkeypatch.setattr("os.access", lambda path, mode: not inside(path))
+    return folder, reason
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        pytest.param("convert synthetic {to}/out", id="convert"),
+        pytest.param("prepare SZ-TAXI --source {bare} --data-dir {to}", id="prepare"),
+        pytest.param("prepare SZ-TAXI --source {bare}.zip --data-dir {to}", id="prepare-from-an-archive"),
+        pytest.param("prepare SZ-TAXI --source {bare}.zip --data-dir {to}/new", id="prepare-into-a-new-folder"),
+        pytest.param("download SZ-TAXI --data-dir {to}", id="download"),
+        pytest.param("check synthetic --picture {to}/x.png", id="picture"),
+    ],
+)
+def test_a_folder_that_cannot_be_written_to_is_named(command, refusing, bare_taxi, argv):
+    (folder, _), (bare, _) = refusing, bare_taxi
+    with zipfile.ZipFile(f"{bare}.zip", "w") as archive:
+        for file in TAXI.files:
+            archive.write(bare / file, file)
+    code, out, err = command(*argv.format(to=folder, bare=bare).split())
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert f"cannot write to {folder}" in err
+
+
+@pytest.mark.parametrize(
+    "argv",
+    ["convert synthetic {to}/out", "prepare SZ-TAXI --source {bare} --data-dir {to}"],
+    ids=["convert", "prepare"],
+)
+def test_a_full_disk_is_not_taken_for_a_folder_that_was_ill_chosen(command, refusing, bare_taxi, argv):
+    (folder, reason), (bare, _) = refusing, bare_taxi
+    reason[0] = errno.ENOSPC
+    code, _, err = command(*argv.format(to=folder, bare=bare).split())
+    assert (code, err.count("\n")) == (1, 1)
+    assert "No space left on device" in err
 
 
 def test_list_shows_every_set_and_what_is_there_of_it(command, tmp_path):

@@ -52,7 +52,7 @@ def run(options: ConvertOptions) -> None:
     """Write the folder, whole or not at all.
 
     Raises:
-        InputError: if the data cannot be read, or the destination is there already.
+        InputError: if the data cannot be read, or the destination is there already or cannot be made.
     """
     with new_folder(options.destination) as folder:
         data = load_dataset(

@@ -31,8 +31,10 @@ def check_picture(path: Path) -> None:
     require("matplotlib", "picture")
     if path.suffix.lower() not in FORMATS:
         raise InputError(f"--picture: got {path}, expected a name that ends in {', '.join(FORMATS)}")
-    if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+    if path.is_dir() or not path.parent.is_dir():
         raise InputError(f"--picture: {path} cannot be written; {path.parent.absolute()} has to be a folder")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise InputError(f"--picture: cannot write to {path.parent.absolute()}, expected a folder one can write to")
 
 
 def save_picture(found: Found, path: Path) -> None:
