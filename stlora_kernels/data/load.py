@@ -1,6 +1,7 @@
 """``load_dataset``: a data set by name, or one's own files."""
 
 import logging
+import math
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -11,7 +12,7 @@ import numpy as np
 from stlora_kernels.data.converted import is_converted, read_converted
 from stlora_kernels.data.folders import data_folder, find_file, required_file
 from stlora_kernels.data.graph import binary_symmetric
-from stlora_kernels.data.graph_source import GraphKind, check_graph_options, own_graph, registered_graph
+from stlora_kernels.data.graph_source import GraphKind, GraphSource, check_graph_options, own_graph, registered_graph
 from stlora_kernels.data.own import Allocate, in_memory, is_own, load_own, own_paths
 from stlora_kernels.data.readers import read_npz, read_pandas_h5, read_series_csv
 from stlora_kernels.data.readers.files import reading
@@ -22,6 +23,8 @@ from stlora_kernels.data.synthetic import synthetic
 from stlora_kernels.errors import InputError
 
 logger = logging.getLogger(__name__)
+
+LARGE = 2 * 10**9  # bytes of values in memory, from which on a converted folder is advised
 
 
 def load_dataset(
@@ -48,7 +51,8 @@ def load_dataset(
             of them, see ``load_own``; or a folder that ``python -m stlora_kernels.data convert`` wrote.
         data_dir: where the files are, as ``data_dir/NAME/file`` or ``data_dir/file``; None: the environment variable
             ``STLORA_DATA``, or else ``~/.cache/stlora``, where ``python -m stlora_kernels.data download NAME`` puts
-            them. Not used for "synthetic" and one's own files.
+            them. Not used for "synthetic" and one's own files. Of the years of LargeST those that are there are
+            taken; a warning names the others.
         graph: what the adjacency is made of, see ``GraphSource``. For one made of measurements see
             ``correlation_graph``.
         adjacency: a graph (``.csv``, ``.pkl`` or ``.npy``) to use in place of the set's own; required with one's own
@@ -129,10 +133,7 @@ def _load_registered(
     values_path = required_file(info, folder, *info.values_files)
     source = registered_graph(info, partial(required_file, info, folder), graph, adjacency, locations)
     if info.years:
-        years = [path for file in info.values_files if (path := find_file(info, folder, file)) is not None]
-        data = load_own(years, source.read, resample=info.step_minutes, allocate=allocate)
-        facts = {name: getattr(info, name) for name in ("name", "quantity", "unit", "split", "null_value")}
-        return replace(data, inputs="target", **facts)
+        return _load_years(info, folder, source, allocate)
     ids_path = required_file(info, folder, info.ids_file) if info.ids_file else None
     if values_path.suffix == ".npz":
         values = read_npz(values_path)
@@ -157,6 +158,34 @@ def _load_registered(
         null_value=info.null_value,
         inputs="target",
     )
+
+
+def _load_years(info: DatasetInfo, folder: Path, source: GraphSource, allocate: Allocate) -> SensorData:
+    found = {year: find_file(info, folder, file) for year, file in zip(info.years, info.values_files, strict=True)}
+    there = {year: path for year, path in found.items() if path is not None}
+    if len(there) < len(found):
+        absent = ", ".join(str(year) for year in found if year not in there)
+        logger.warning("%s has no files of %s; taking %s alone", info.name, absent, ", ".join(map(str, there)))
+    paths = list(there.values())
+
+    def read_graph(sensor_ids: tuple[str, ...]) -> np.ndarray:
+        if len(sensor_ids) != info.num_nodes:
+            raise InputError(f"{paths[0]} has {len(sensor_ids)} sensors, {info.name} has {info.num_nodes}")
+        return source.read(sensor_ids)
+
+    def room(shape: tuple[int, int, int]) -> np.ndarray:
+        size = 4 * math.prod(shape)
+        if allocate is in_memory and size > LARGE:
+            logger.warning(
+                "%s takes %.1f GB of memory; `python -m stlora_kernels.data convert %s FOLDER` writes it to a folder "
+                "that is loaded in its place without being read",
+                *(info.name, size / 1e9, info.name),
+            )
+        return allocate(shape)
+
+    data = load_own(paths, read_graph, resample=info.step_minutes, allocate=room)
+    facts = {name: getattr(info, name) for name in ("name", "quantity", "unit", "split", "null_value")}
+    return replace(data, inputs="target", **facts)
 
 
 def _npz_times(info: DatasetInfo, steps: int, first_step: str | None, path: Path) -> np.ndarray:
