@@ -119,6 +119,8 @@ def test_list_shows_every_set_and_what_is_there_of_it(command, tmp_path):
     rows = {line.split()[0]: line.split() for line in out.splitlines() if line[-1:].isdigit()}
     assert code == 0
     assert rows["METR-LA"] == ["METR-LA", "207", "1515", "34272", "5", "2012-03-01", "speed", "7:1:2", "1/2"]
+    kinds = {line.removeprefix("download: ") for line in out.splitlines() if line.startswith("download: ")}
+    assert {"one address per file, no mirror of it", "no address without a login is known"} < kinds  # LargeST
     assert rows["LargeST-CA"][:5] == ["LargeST-CA", "8600", "201363", "175296", "15"]
     for info in DATASETS.values():
         assert rows[info.name][1:3] == [str(info.num_nodes), str(info.edges)]

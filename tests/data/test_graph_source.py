@@ -1,5 +1,7 @@
 """Which graph a data set gets, and what is said when its files cannot give it."""
 
+import pickle
+
 import numpy as np
 import pytest
 
@@ -15,6 +17,8 @@ def own(tmp_path):
     (tmp_path / "city.csv").write_text("\n".join(["time,b,a,c", *rows]).replace("00:0,", "00:00,"))
     (tmp_path / "graph.csv").write_text("from,to,weight\na,b,0.5\n")
     (tmp_path / "roads.csv").write_text("from,to,distance\na,b,1\nb,a,2\nb,c,9\n")
+    matrix = np.arange(9, dtype=np.float32).reshape(3, 3)  # of c, a, b
+    (tmp_path / "graph.pkl").write_bytes(pickle.dumps([["c", "a", "b"], {"c": 0, "a": 1, "b": 2}, matrix]))
     (tmp_path / "places.csv").write_text("sensor_id,latitude,longitude\nc,40,0\na,1,0\nb,1.1,0\n")
     return tmp_path
 
@@ -23,12 +27,13 @@ def own(tmp_path):
     ("options", "expected"),  # sensors b, a, c
     [
         ({"adjacency": "graph.csv"}, [[0, 0, 0], [0.5, 0, 0], [0, 0, 0]]),
+        ({"adjacency": "graph.pkl"}, [[8, 7, 6], [5, 4, 3], [2, 1, 0]]),
         ({"graph": "binary", "adjacency": "graph.csv"}, [[0, 1, 0], [1, 0, 0], [0, 0, 0]]),
         ({"graph": "binary", "adjacency": "roads.csv"}, [[0, 1, 0], [1, 0, 0], [0, 0, 0]]),
         ({"graph": "identity"}, np.eye(3)),
         ({"graph": "neighbours", "locations": "places.csv"}, 1 - np.eye(3)),
     ],
-    ids=["dataset", "binary", "binary-of-distances", "identity", "neighbours"],
+    ids=["dataset", "pickle", "binary", "binary-of-distances", "identity", "neighbours"],
 )
 def test_graphs_of_ones_own_data(own, options, expected):
     files = {option: own / value if "." in value else value for option, value in options.items()}

@@ -46,6 +46,8 @@ def test_every_registered_name_is_listed():
     [
         # Months the field's papers give as the span of the set.
         pytest.param("METR-LA", "2012-06-27T23:55", id="METR-LA"),
+        # An hour less, which the change to daylight saving time took.
+        pytest.param("PEMS-BAY", "2017-06-30T22:55", id="PEMS-BAY"),
         pytest.param("PEMS03", "2018-11-30T23:55", id="PEMS03"),
         pytest.param("PEMS04", "2018-02-28T23:55", id="PEMS04"),
         pytest.param("PEMS07", "2017-08-06T23:55", id="PEMS07"),

@@ -85,10 +85,13 @@ def test_a_converted_folder_shows_its_own_graph(check, city):
 
 
 def test_a_folder_of_a_registered_set_is_known_by_its_files(check, tmp_path):
-    np.savez(tmp_path / "PEMS08.npz", data=np.random.default_rng(0).uniform(1, 9, (100, 170, 1)))
+    flow = np.random.default_rng(0).uniform(1, 9, (100, 170, 1))
+    flow[40:50] = 0
+    np.savez(tmp_path / "PEMS08.npz", data=flow)
     code, out, _ = check(tmp_path)
     assert code == 0
     assert "PEMS08: flow in veh/5min, 170 sensors, 100 steps (the whole set has 170 and 17856)" in out
+    assert "10.00 % of all values: NaN 0 %, zeros 10.00 %" in out  # its null value is the field's
     assert "graph none: PEMS08: no PEMS08.csv, looked for" in out
 
 
