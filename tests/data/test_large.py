@@ -1,9 +1,9 @@
-"""LargeST within the memory of a small machine: CA, 8600 sensors over five years of 15 minutes, opened, cut into windows
-and iterated within 4 GB; and years of .h5 converted in far less than they hold.
+"""LargeST in little memory: CA, 8600 sensors over five years of 15 minutes, opened, cut into windows and iterated
+within 4 GB; and years of .h5 converted in less than their values take.
 
-The values of CA are 6 GB that nobody has measured: a sparse file in which every 200th step is written, about 65 MB on the
-disk, and the others are holes, which read as zeros. The limit is on what the process writes to (RLIMIT_DATA); the pages
-of a memory map are the system's cache, which it takes back when it needs the room.
+The values of CA are 6 GB that nobody has measured: a sparse file in which every 200th step is written, about 65 MB on
+the disk, and the others are holes, which read as zeros. The limit is on what the process writes to (RLIMIT_DATA); the
+pages of a memory map are the system's cache, which it takes back when it needs the room.
 """
 
 import json
