@@ -161,6 +161,17 @@ def check_adjacency(adjacency: np.ndarray, num_nodes: int, name: str) -> None:
         )
 
 
+def check_unique(sensors: Sequence[str], name: str) -> None:
+    """Refuse ids of which two are the same; ``name`` opens the message.
+
+    Raises:
+        InputError: naming the first such id.
+    """
+    if len(set(sensors)) < len(sensors):
+        twice = next(sensor for sensor in sensors if sensors.count(sensor) > 1)
+        raise InputError(f"{name}: two sensors have the id {twice!r}, expected one id per sensor")
+
+
 def select_sensors(matrix: np.ndarray, ids: tuple[str, ...], sensor_ids: tuple[str, ...], path: Path) -> np.ndarray:
     """Rows and columns of the sensors ``sensor_ids``, in their order, of a matrix over ``ids``.
 

@@ -110,7 +110,11 @@ def _times(index: Any, path: Path) -> np.ndarray:
         raise InputError(f"{path}: the rows are of kind {kind!r}, expected dates without a time zone")
     if index.ndim != 1 or index.dtype.kind not in "iu":
         raise InputError(f"{path}: the rows are {index.dtype} {list(index.shape)}, expected one integer per date")
-    return index[:].astype(np.int64).astype(f"datetime64[{unit[1] or 'ns'}]").astype("datetime64[s]")
+    exact = index[:].astype(np.int64).astype(f"datetime64[{unit[1] or 'ns'}]")
+    times = exact.astype("datetime64[s]")
+    if (times != exact).any():
+        raise InputError(f"{path}: {exact[(times != exact).argmax()]} is between two seconds, expected whole ones")
+    return times
 
 
 def _labels(labels: Any, path: Path) -> tuple[str, ...]:

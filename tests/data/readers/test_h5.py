@@ -86,6 +86,12 @@ def test_pickled_labels_are_refused(tmp_path):
         read_pandas_h5(path)
 
 
+def test_fractions_of_a_second_are_refused(tmp_path):
+    times = np.array(["2017-01-01T00:00:00.000", "2017-01-01T00:00:01.900"] * 2, "datetime64[ms]")[: len(TIMES)]
+    with pytest.raises(InputError, match=r"a.h5: 2017-01-01T00:00:01.900.* is between two seconds"):
+        read_pandas_h5(write(tmp_path / "a.h5", times=times, kind="datetime64[ms]"))
+
+
 def test_several_frames_or_none_are_refused(tmp_path):
     path = write(write(tmp_path / "a.h5"), key="other")
     with pytest.raises(InputError, match="holds 2 pandas frames in fixed format, expected one"):
