@@ -176,10 +176,11 @@ def select_sensors(matrix: np.ndarray, ids: tuple[str, ...], sensor_ids: tuple[s
     """Rows and columns of the sensors ``sensor_ids``, in their order, of a matrix over ``ids``.
 
     Raises:
-        InputError: if a sensor is not in the graph, or the matrix does not fit its ids.
+        InputError: if a sensor is not in the graph, or twice, or the matrix does not fit its ids.
     """
     if matrix.shape != (len(ids), len(ids)):
         raise InputError(f"{path}: the matrix is {list(matrix.shape)} for {len(ids)} sensor ids")
+    check_unique(ids, f"{path}")
     index = {sensor: i for i, sensor in enumerate(ids)}
     absent = [sensor for sensor in sensor_ids if sensor not in index]
     if absent:
