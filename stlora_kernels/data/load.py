@@ -102,6 +102,8 @@ def load_dataset(
         paths, source = own_paths(name), own_graph(name, graph, *given)
         how: dict[str, Any] = {"resample": resample, "snap": snap, "target": target, "null_value": own_null_value}
         return load_own(paths, source.read, **how, allocate=allocate)
+    if Path(name).is_file():
+        raise InputError(f"{name}: measurements of one's own are read from .csv and .h5 (pandas, fixed format) alone")
     raise InputError(
         f"unknown data set {name!r}, expected one of {', '.join(dataset_names())}, or the path of a .csv, .h5 or "
         "converted folder"
@@ -196,9 +198,12 @@ def _npz_times(info: DatasetInfo, steps: int, first_step: str | None, path: Path
 
 def _parse_first_step(text: str) -> np.datetime64:
     try:
-        return np.datetime64(datetime.fromisoformat(text).replace(tzinfo=None), "s")
+        time = datetime.fromisoformat(text)
     except ValueError as error:
         raise InputError(f"first_step is {text!r}, expected a date and time such as 2016-08-07T03:40") from error
+    if time.tzinfo is not None:
+        raise InputError(f"first_step is {text!r}, expected a local time, without an offset from UTC")
+    return np.datetime64(time, "s")
 
 
 def _check_step(times: np.ndarray, info: DatasetInfo, path: Path) -> None:

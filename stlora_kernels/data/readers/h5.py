@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from stlora_kernels.data.graph import first_few
 from stlora_kernels.data.readers.files import check_size, reading
 from stlora_kernels.data.readers.recording import Recording, target_first
 from stlora_kernels.errors import InputError, require
@@ -135,6 +136,10 @@ def _values(frame: Any, steps: int, ids: tuple[str, ...], path: Path) -> Read:
         if numbers.shape != (steps, len(sensors)) or numbers.dtype.kind not in "fiu":
             raise InputError(
                 f"{path}: values are {numbers.dtype} {list(numbers.shape)}, expected numbers {[steps, len(sensors)]}"
+            )
+        if not set(sensors) <= set(ids):
+            raise InputError(
+                f"{path}: block{len(blocks)} holds values of {first_few(sensors)}, of which not all are columns"
             )
         blocks.append(([column[sensor] for sensor in sensors], numbers))
 

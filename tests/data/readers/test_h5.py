@@ -64,7 +64,11 @@ def test_pickled_attributes_are_never_opened(tmp_path):
         pytest.param({"ids": (0.5, 1.5, 2.5)}, "sensor ids are of type float64", id="ids-are-fractions"),
         pytest.param({"blocks": [((1, 2, 3), VALUES[:2])]}, "[2, 3], expected numbers [4, 3]", id="too-few-rows"),
         pytest.param({"blocks": [((1, 2, 3), VALUES.astype("S"))]}, "expected numbers [4, 3]", id="text"),
-        pytest.param({"blocks": [((7, 8, 9), VALUES)]}, "cannot be read as a pandas .h5", id="columns-of-others"),
+        pytest.param(
+            {"blocks": [((7, 8, 9), VALUES)]},
+            "block0 holds values of 7, 8, 9, of which not all are columns",
+            id="columns-of-others",
+        ),
     ],
 )
 def test_other_frames_are_refused(tmp_path, options, message):
