@@ -47,8 +47,8 @@ def even_step(times: np.ndarray, name: str) -> int:
         odd = phase != np.bincount(phase).argmax()
         if counts[0] < RARE * len(passed) and odd.any():
             raise InputError(
-                f"{name}: {times[odd.argmax()]} is off the steps of {usual} s, which nearly all times keep "
-                f"({odd.sum()} of {len(times)} do not); without such rows it can be read"
+                f"{name}: {times[odd.argmax()]} is off the steps of {usual} s, as {odd.sum()} of {len(times)} times "
+                f"are; only {counts[0]} come {step} s after the one before, which is no step; leave such rows out"
             )
         return step
     i = int((passed % usual != 0).argmax()) + 1
