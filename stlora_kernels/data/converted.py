@@ -35,6 +35,8 @@ def read_converted(folder: Path) -> SensorData:
         step = SECONDS_PER_DAY // about["steps_per_day"]
         num_steps = about["num_steps"]
         texts: dict[str, Any] = {text: str(about[text]) for text in TEXTS}
+        if not isinstance(about["sensor_ids"], list):
+            raise InputError(f"{folder / ABOUT}: sensor_ids is {about['sensor_ids']!r}, expected a list")
         ids = tuple(map(str, about["sensor_ids"]))
         train, val, test = (float(share) for share in about["split"])
         null_value = None if about["null_value"] is None else float(about["null_value"])

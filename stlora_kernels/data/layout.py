@@ -116,7 +116,13 @@ def _add_times(info: DatasetInfo, source: Path, target: Path) -> None:
 def _fill_matrix(info: DatasetInfo, source: Path, target: Path) -> None:
     """tsl's copy of LargeST holds edges as ``.npz`` of [2, E] and [E], the authors' a matrix with ones as diagonal."""
     with reading(source, "an .npz of edges"), np.load(source, allow_pickle=False) as archive:
-        ends, weights = (archive[name] for name in archive.files)
+        arrays = [archive[name] for name in archive.files]
+        ends, weights = arrays if len(arrays) == 2 else (np.empty(0), np.empty(0))
+        if ends.shape != (2, *weights.shape) or not ((ends >= 0) & (ends < info.num_nodes)).all():
+            raise InputError(
+                f"{source}: expected two arrays, ends [2, E] between the {info.num_nodes} sensors of {info.name} and "
+                f"weights [E], got {', '.join(str(list(array.shape)) for array in arrays)}"
+            )
         matrix = np.eye(info.num_nodes, dtype=np.float32)
         matrix[ends[0], ends[1]] = weights
     with target.open("wb") as file:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from stlora_kernels.data.converted import is_converted, read_converted
 from stlora_kernels.data.folders import data_folder, find_file, required_file
 from stlora_kernels.data.graph import binary_symmetric
 from stlora_kernels.data.graph_source import GraphKind, GraphSource, check_graph_options, own_graph, registered_graph
+from stlora_kernels.data.missing import NullValue, null_value_of
 from stlora_kernels.data.own import Allocate, in_memory, is_own, load_own, own_paths
 from stlora_kernels.data.readers import read_npz, read_pandas_h5, read_series_csv
 from stlora_kernels.data.readers.files import reading
@@ -38,6 +40,7 @@ def load_dataset(
     resample: int | None = None,
     snap: int | None = None,
     target: str | None = None,
+    null_value: NullValue = "dataset",
     nodes: int | None = None,
     steps: int | None = None,
     seed: int | None = None,
@@ -65,6 +68,10 @@ def load_dataset(
             calendar is used, and a file with fewer steps than the full set is taken to be its end, which is how the
             published part of PEMS08 was cut (7156 of 17856 steps, from 2016-08-07 03:40); a warning says so.
         resample, snap, target: of one's own files, see ``load_own``.
+        null_value: the value that means missing in the target, beside NaN; "none": no other does; "dataset": the set's
+            own, 0, and of one's own files none. Of one's own files that are averaged to longer steps, it is passed
+            over. LargeST's five minutes are averaged with their zeros, as the field does it: in its raw files NaN
+            means missing.
         nodes, steps, seed: size and seed of the "synthetic" set.
         allocate: see ``load_own``.
 
@@ -76,6 +83,7 @@ def load_dataset(
     info = DATASETS.get(name.lower())
     given = [None if file is None else Path(file) for file in (adjacency, locations)]
     check_graph_options(graph, *given)
+    own_null_value = null_value_of(null_value, None)
     if name.lower() == "synthetic" or info is not None or not is_own(name):
         _refuse(name, resample=resample, snap=snap, target=target)
     if name.lower() == "synthetic":
@@ -85,17 +93,21 @@ def load_dataset(
             lacks = "distances" if graph == "kernel" else "coordinates"
             raise InputError(f"graph {graph!r}: the sensors of data set {name!r} have no {lacks}")
         data = synthetic(**{option: value for option, value in options.items() if value is not None})
-        return _regraphed(data, graph)
+        return _changed(data, null_value, graph)
     _refuse(name, nodes=nodes, steps=steps, seed=seed)
     if info is None or not info.values_file.endswith(".npz"):
         _refuse(name, first_step=first_step)
     if info is not None:
+        info = replace(info, null_value=null_value_of(null_value, info.null_value))
         return _load_registered(info, data_folder(data_dir), first_step, allocate, graph, *given)
     if is_converted(name):
-        return _regraphed(read_converted(Path(name)), graph, *given)
+        return _changed(read_converted(Path(name)), null_value, graph, *given)
     if is_own(name):
         paths, source = own_paths(name), own_graph(name, graph, *given)
-        return load_own(paths, source.read, resample=resample, snap=snap, target=target, allocate=allocate)
+        how: dict[str, Any] = {"resample": resample, "snap": snap, "target": target, "null_value": own_null_value}
+        return load_own(paths, source.read, **how, allocate=allocate)
+    if Path(name).is_file():
+        raise InputError(f"{name}: measurements of one's own are read from .csv and .h5 (pandas, fixed format) alone")
     raise InputError(
         f"unknown data set {name!r}, expected one of {', '.join(dataset_names())}, or the path of a .csv, .h5 or "
         "converted folder"
@@ -109,16 +121,22 @@ def _refuse(name: str, **options: object) -> None:
             raise InputError(f"{option} is not an option of data set {name!r}")
 
 
-def _regraphed(
-    data: SensorData, graph: GraphKind, adjacency: Path | None = None, locations: Path | None = None
+def _changed(
+    data: SensorData,
+    null_value: NullValue,
+    graph: GraphKind,
+    adjacency: Path | None = None,
+    locations: Path | None = None,
 ) -> SensorData:
-    """Data that bring a graph with them, with the one that was asked for."""
-    if adjacency is None and graph == "dataset":
-        return data
+    """Data that bring a graph and a null value with them, with those that were asked for."""
+    changes: dict[str, Any] = {}
+    if null_value_of(null_value, data.null_value) != data.null_value:
+        changes["null_value"] = null_value_of(null_value, data.null_value)
     if adjacency is None and graph == "binary":
-        return replace(data, adjacency=binary_symmetric(data.adjacency > 0))
-    source = own_graph(data.name, graph, adjacency, locations)
-    return replace(data, adjacency=source.read(data.sensor_ids))
+        changes["adjacency"] = binary_symmetric(data.adjacency > 0)
+    elif adjacency is not None or graph != "dataset":
+        changes["adjacency"] = own_graph(data.name, graph, adjacency, locations).read(data.sensor_ids)
+    return replace(data, **changes) if changes else data
 
 
 def _load_registered(
@@ -209,9 +227,12 @@ def _npz_times(info: DatasetInfo, steps: int, first_step: str | None, path: Path
 
 def _parse_first_step(text: str) -> np.datetime64:
     try:
-        return np.datetime64(datetime.fromisoformat(text).replace(tzinfo=None), "s")
+        time = datetime.fromisoformat(text)
     except ValueError as error:
         raise InputError(f"first_step is {text!r}, expected a date and time such as 2016-08-07T03:40") from error
+    if time.tzinfo is not None:
+        raise InputError(f"first_step is {text!r}, expected a local time, without an offset from UTC")
+    return np.datetime64(time, "s")
 
 
 def _check_step(times: np.ndarray, info: DatasetInfo, path: Path) -> None:

@@ -53,7 +53,7 @@ class DatasetInfo:
     ids_file: str | None = None
     locations_file: str | None = None
     step_minutes: int = 5
-    null_value: float = 0.0
+    null_value: float | None = 0.0
     edges: int = 0
     licence: str = PEMS_LICENCE
     years: tuple[int, ...] = ()

@@ -272,6 +272,9 @@ def test_edges_in_an_archive_become_the_matrix_of_largest(tmp_path):
     np.savez_compressed(tmp_path / "adj.npz", edge_index=ends[:, 1:], edge_weight=weights[1:])
     with pytest.raises(InputError, match="has 61245 edges between different sensors, LargeST-GBA has 61246"):
         install(info, "gba_rn_adj.npy", tmp_path / "adj.npz", tmp_path)
+    np.savez_compressed(tmp_path / "adj.npz", edge_index=ends + 1, edge_weight=weights)
+    with pytest.raises(InputError, match=r"ends \[2, E\] between the 2352 sensors of LargeST-GBA and weights \[E\]"):
+        install(info, "gba_rn_adj.npy", tmp_path / "adj.npz", tmp_path)
     np.testing.assert_array_equal(np.load(tmp_path / "LargeST-GBA" / "gba_rn_adj.npy"), matrix)  # the first one stays
 
 

@@ -55,7 +55,7 @@ def test_kernel_is_that_of_the_distances(own):
         ({"graph": "neighbours"}, r"city\.csv needs the places of its sensors: give locations"),
         (
             {"graph": "kernel", "adjacency": "graph.csv"},
-            r"graph\.csv, line 1: column weight, expected cost or distance",
+            r"graph\.csv, line 1: columns from,to,weight, expected from,to,cost or from,to,distance",
         ),
         ({"graph": "identity", "adjacency": "graph.csv"}, "adjacency is not an option of graph 'identity'"),
         ({"graph": "neighbours", "adjacency": "graph.csv"}, "adjacency is not an option of graph 'neighbours'"),
@@ -79,6 +79,19 @@ def test_the_generated_set_has_edges_but_no_distances_or_places():
     for graph, lacks in (("kernel", "distances"), ("neighbours", "coordinates")):
         with pytest.raises(InputError, match=f"graph '{graph}': the sensors of data set 'synthetic' have no {lacks}"):
             load_dataset("synthetic", nodes=20, steps=30, graph=graph)
+
+
+def test_the_suffix_of_a_graph_may_be_in_upper_case(own):
+    (own / "graph.csv").rename(own / "graph.CSV")
+    data = load_dataset(str(own / "city.csv"), adjacency=own / "graph.CSV")
+    np.testing.assert_array_equal(data.adjacency, [[0, 0, 0], [0.5, 0, 0], [0, 0, 0]])
+
+
+def test_the_fields_own_distances_may_be_those_of_more_sensors(real_data, caplog):
+    load_dataset("PEMS-BAY", real_data, graph="kernel")
+    assert "left out" not in caplog.text
+    load_dataset("PEMS-BAY", real_data, graph="kernel", adjacency=real_data / "PEMS-BAY" / "distances_bay_2017.csv")
+    assert "left out that name sensors which the data lack" in caplog.text
 
 
 def test_pems_bay_in_every_graph_its_files_give(real_data):

@@ -156,6 +156,12 @@ def test_ones_own_csv_needs_no_code(own_csv):
         pytest.param("PEMS08", {"first_step": "monday"}, "first_step is 'monday'", id="first-step-is-no-time"),
         pytest.param("PEMS08", {"first_step": "NaT"}, "first_step is 'NaT'", id="first-step-is-not-a-time"),
         pytest.param(
+            "PEMS08",
+            {"first_step": "2016-07-01T00:00-07:00"},
+            "first_step is '2016-07-01T00:00-07:00', expected a local time, without an offset from UTC",
+            id="first-step-with-an-offset",
+        ),
+        pytest.param(
             "PEMS08", {"adjacency": "g.json"}, "g.json: expected a graph as .csv, .pkl or .npy", id="graph-format"
         ),
         pytest.param("PEMS08", {"adjacency": "g.csv"}, "no file", id="graph-is-missing"),

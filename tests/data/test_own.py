@@ -142,6 +142,21 @@ def test_five_minutes_become_fifteen_by_the_mean_of_what_was_measured(largest):
     assert data.num_steps == 192
 
 
+def test_a_day_is_that_of_the_wall_when_clocks_are_set(tmp_path):
+    offsets = ["-0700"] * 50 + ["-0800"] * 71  # clocks went back at 2 in the morning of 2021-11-07
+    wall = np.datetime64("2021-11-05T00:00", "s") + (np.arange(121) - np.r_[[0] * 50, [1] * 71]) * np.timedelta64(
+        1, "h"
+    )
+    rows = [
+        f"{str(time).replace('T', ' ')}{offset},{i}" for i, (time, offset) in enumerate(zip(wall, offsets, strict=True))
+    ]
+    (tmp_path / "a.csv").write_text("\n".join(["t,x", *rows]))
+    data = load_dataset(str(tmp_path / "a.csv"), graph="identity", resample=1440)
+    assert data.calendar().tolist() == [[0, day] for day in (4, 5, 6, 0, 1)]
+    np.testing.assert_array_equal(np.diff(data.times).astype(int), 86400)
+    assert data.values[:, 0, 0].tolist() == [11.5, 35.5, 60, 84.5, 108.5]  # the third day has 25 hours
+
+
 def test_sensors_in_another_order_are_matched_by_id(largest):
     folder, _ = largest
     (folder / "ca_his_raw_2019.h5").unlink()
@@ -189,6 +204,23 @@ def test_files_that_do_not_go_together_are_refused(largest, first, options, mess
     with pytest.raises(InputError, match=message) as error:
         load(folder)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("empty", ["ca_his_raw_2018.h5", "ca_his_raw_2019.h5"])
+def test_a_file_without_rows_is_named(largest, empty):
+    folder, _ = largest
+    (folder / empty).unlink()
+    write_year(folder / empty, "2019-01-01", steps=0)
+    with pytest.raises(InputError, match=f"{empty} has no rows"):
+        load(folder)
+
+
+def test_files_in_local_time_and_in_utc_are_refused(tmp_path):
+    (tmp_path / "b1.csv").write_text("t,x\n2024-03-10 01:00-08:00,1\n2024-03-10 01:30-08:00,3\n")
+    (tmp_path / "b2.csv").write_text("t,x\n2024-03-10 10:00Z,6\n2024-03-10 10:30Z,8\n")
+    message = r"b2.csv is \+00:00 from UTC and .*b1.csv -08:00, expected at most 2 hours between them"
+    with pytest.raises(InputError, match=message):
+        load_dataset(str(tmp_path / "b[12].csv"), graph="identity")
 
 
 def test_several_frames_are_channels(tmp_path):

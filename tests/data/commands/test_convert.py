@@ -99,6 +99,14 @@ def test_what_is_said_overrules(city):
     np.testing.assert_array_equal(data.values, original.values[..., ::-1])
 
 
+def test_sensor_ids_that_are_no_list_are_refused(city):
+    run(options(city))
+    about = json.loads((city / "out" / "data.json").read_text())
+    (city / "out" / "data.json").write_text(json.dumps(about | {"sensor_ids": "ba"}))
+    with pytest.raises(InputError, match=r"data\.json: sensor_ids is 'ba', expected a list"):
+        load_dataset(str(city / "out"))
+
+
 def test_another_graph_is_matched_by_id(city):
     run(options(city))
     (city / "other.csv").write_text("from,to,weight\nb,a,3\n")
