@@ -10,6 +10,7 @@ from stlora_kernels.data.readers.files import reading
 from stlora_kernels.data.readers.matrix_npy import map_npy, read_matrix_npy
 from stlora_kernels.data.sensor_data import SECONDS_PER_DAY, SensorData
 from stlora_kernels.errors import InputError
+from stlora_kernels.files import reserve
 
 ABOUT, VALUES, ADJACENCY = "data.json", "values.npy", "adjacency.npy"
 FORMAT = 1  # of data.json; a reader of another one refuses the folder
@@ -34,6 +35,8 @@ def read_converted(folder: Path) -> SensorData:
         step = SECONDS_PER_DAY // about["steps_per_day"]
         num_steps = about["num_steps"]
         texts: dict[str, Any] = {text: str(about[text]) for text in TEXTS}
+        if not isinstance(about["sensor_ids"], list):
+            raise InputError(f"{folder / ABOUT}: sensor_ids is {about['sensor_ids']!r}, expected a list")
         ids = tuple(map(str, about["sensor_ids"]))
         train, val, test = (float(share) for share in about["split"])
         null_value = None if about["null_value"] is None else float(about["null_value"])
@@ -60,7 +63,11 @@ def read_converted(folder: Path) -> SensorData:
 
 
 def write_converted(folder: Path, data: SensorData) -> None:
-    """Fill a folder with the description and the graph of ``data``, and its values unless they lie there already."""
+    """Fill a folder with the description and the graph of ``data``, and its values unless they lie there already.
+
+    Raises:
+        OSError: if there is no room for them.
+    """
     file = getattr(data.values, "filename", None)
     if file is None or Path(file).parent != folder:
         out = new_values(folder, data.values.shape)
@@ -68,7 +75,7 @@ def write_converted(folder: Path, data: SensorData) -> None:
         for start in range(0, len(out), rows):
             out[start : start + rows] = data.values[start : start + rows]
         out.flush()
-    np.save(folder / ADJACENCY, data.adjacency)
+    _new_array(folder / ADJACENCY, data.adjacency.shape)[:] = data.adjacency
     step = np.timedelta64(SECONDS_PER_DAY // data.steps_per_day, "s")
     about: dict[str, Any] = {
         "format": FORMAT,
@@ -86,8 +93,18 @@ def write_converted(folder: Path, data: SensorData) -> None:
 
 
 def new_values(folder: Path, shape: tuple[int, ...]) -> np.memmap:
-    """The values of a new data set, to be filled in place on the disk."""
-    return np.lib.format.open_memmap(folder / VALUES, mode="w+", dtype=np.float32, shape=shape)
+    """The values of a new data set, to be filled in place on the disk.
+
+    Raises:
+        OSError: if there is no room for them.
+    """
+    return _new_array(folder / VALUES, shape)
+
+
+def _new_array(path: Path, shape: tuple[int, ...]) -> np.memmap:
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+    reserve(path)
+    return array
 
 
 def _runs(times: np.ndarray, step: np.timedelta64) -> list[tuple[str, int]]:

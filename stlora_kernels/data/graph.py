@@ -161,14 +161,26 @@ def check_adjacency(adjacency: np.ndarray, num_nodes: int, name: str) -> None:
         )
 
 
+def check_unique(sensors: Sequence[str], name: str) -> None:
+    """Refuse ids of which two are the same; ``name`` opens the message.
+
+    Raises:
+        InputError: naming the first such id.
+    """
+    if len(set(sensors)) < len(sensors):
+        twice = next(sensor for sensor in sensors if sensors.count(sensor) > 1)
+        raise InputError(f"{name}: two sensors have the id {twice!r}, expected one id per sensor")
+
+
 def select_sensors(matrix: np.ndarray, ids: tuple[str, ...], sensor_ids: tuple[str, ...], path: Path) -> np.ndarray:
     """Rows and columns of the sensors ``sensor_ids``, in their order, of a matrix over ``ids``.
 
     Raises:
-        InputError: if a sensor is not in the graph, or the matrix does not fit its ids.
+        InputError: if a sensor is not in the graph, or twice, or the matrix does not fit its ids.
     """
     if matrix.shape != (len(ids), len(ids)):
         raise InputError(f"{path}: the matrix is {list(matrix.shape)} for {len(ids)} sensor ids")
+    check_unique(ids, f"{path}")
     index = {sensor: i for i, sensor in enumerate(ids)}
     absent = [sensor for sensor in sensor_ids if sensor not in index]
     if absent:

@@ -32,7 +32,7 @@ class GraphSource:
             "kernel": ``gaussian_kernel`` of road distances; "neighbours": ``nearest_neighbours`` of coordinates;
             "identity": self-loops alone.
         path: the file it is made from; None for "identity".
-        roads: what the field makes of the csv of distances that ``path`` is; None if ``path`` is a graph.
+        roads: what the field makes of the csv of distances that it publishes as ``path``; None: it does not.
     """
 
     kind: GraphKind
@@ -50,21 +50,22 @@ class GraphSource:
         if self.kind == "neighbours":
             return nearest_neighbours(read_locations_csv(self.path, sensor_ids))
         if self.kind == "kernel":
-            return read_road_csv(self.path).to_kernel(sensor_ids)
+            return read_road_csv(self.path).to_kernel(sensor_ids, published=self.roads is not None)
         graph = self._own(self.path, sensor_ids)
         return binary_symmetric(graph > 0) if self.kind == "binary" else graph
 
     def _own(self, path: Path, sensor_ids: tuple[str, ...]) -> np.ndarray:
-        if self.roads == "kernel" and path.suffix == ".csv":
-            return read_road_csv(path).to_kernel(sensor_ids)
+        suffix = path.suffix.lower()
+        if self.roads == "kernel" and suffix == ".csv":
+            return read_road_csv(path).to_kernel(sensor_ids, published=True)
         if self.roads == "binary":
-            return binary_symmetric(np.isfinite(read_road_csv(path).to_matrix(sensor_ids, np.inf)))
-        if path.suffix == ".csv":
+            return binary_symmetric(np.isfinite(read_road_csv(path).to_matrix(sensor_ids, np.inf, published=True)))
+        if suffix == ".csv":
             return read_graph_csv(path, sensor_ids)
-        if path.suffix == ".npy":
+        if suffix == ".npy":
             warn_of_order(path)
             return read_matrix_npy(path)
-        if path.suffix != ".pkl":
+        if suffix != ".pkl":
             raise InputError(f"{path}: expected a graph as .csv, .pkl or .npy")
         matrix, ids = read_graph_pickle(path)
         return select_sensors(matrix, ids, sensor_ids, path)
@@ -101,7 +102,7 @@ def registered_graph(
         raise InputError(
             f"graph 'kernel': {info.name} comes without distances; give adjacency, a csv of from,to,distance"
         )
-    return GraphSource(kind, find(*roads))
+    return GraphSource(kind, find(*roads), "kernel")
 
 
 def own_graph(name: str, kind: GraphKind, adjacency: Path | None, locations: Path | None) -> GraphSource:

@@ -12,7 +12,7 @@ from stlora_kernels.data.fingerprint import Finding, check_file
 from stlora_kernels.data.readers.files import csv_rows, is_number, reading
 from stlora_kernels.data.registry import DatasetInfo
 from stlora_kernels.errors import InputError
-from stlora_kernels.files import replacing
+from stlora_kernels.files import replacing, writing_to
 
 Convert = Callable[[DatasetInfo, Path, Path], None]
 
@@ -24,13 +24,14 @@ def install(info: DatasetInfo, file: str, source: Path, folder: Path, *, downloa
         downloaded: ``source`` need not stay, and has to be of the full set, not of a part.
 
     Raises:
-        InputError: if it is not that file; what is in place already stays as it is.
+        InputError: if it is not that file, or ``folder`` cannot be written to; what is in place stays as it is.
     """
     target = folder / info.name / file
     convert = conversion(info, file, source)
     if convert is None and target.exists() and target.samefile(source):
         return check_file(info, file, target)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    with writing_to(target.parent):
+        target.parent.mkdir(parents=True, exist_ok=True)
     with replacing(target) as temporary:
         if convert is not None:
             convert(info, source, temporary)
@@ -115,7 +116,13 @@ def _add_times(info: DatasetInfo, source: Path, target: Path) -> None:
 def _fill_matrix(info: DatasetInfo, source: Path, target: Path) -> None:
     """tsl's copy of LargeST holds edges as ``.npz`` of [2, E] and [E], the authors' a matrix with ones as diagonal."""
     with reading(source, "an .npz of edges"), np.load(source, allow_pickle=False) as archive:
-        ends, weights = (archive[name] for name in archive.files)
+        arrays = [archive[name] for name in archive.files]
+        ends, weights = arrays if len(arrays) == 2 else (np.empty(0), np.empty(0))
+        if ends.shape != (2, *weights.shape) or not ((ends >= 0) & (ends < info.num_nodes)).all():
+            raise InputError(
+                f"{source}: expected two arrays, ends [2, E] between the {info.num_nodes} sensors of {info.name} and "
+                f"weights [E], got {', '.join(str(list(array.shape)) for array in arrays)}"
+            )
         matrix = np.eye(info.num_nodes, dtype=np.float32)
         matrix[ends[0], ends[1]] = weights
     with target.open("wb") as file:

@@ -1,15 +1,34 @@
 """What counts as missing, and the filling of a window's inputs from its own measurements."""
 
+import math
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from stlora_kernels.errors import InputError
+
 Fill = Literal["none", "last", "linear"]
+NullValue = Literal["dataset", "none"] | float
 
 # The field's rule for "equal to the missing value" (DCRNN's and LargeST's masks).
 NULL_TOLERANCE = 5e-5
+
+
+def null_value_of(asked: NullValue, own: float | None, name: str = "null_value") -> float | None:
+    """The value that means missing: "dataset" is the data's ``own``, "none" None, beside NaN; ``name`` opens the error.
+
+    Raises:
+        InputError: if it is neither of them nor a finite number.
+    """
+    if asked == "dataset":
+        return own
+    if asked == "none":
+        return None
+    if isinstance(asked, str) or not math.isfinite(asked):
+        raise InputError(f"{name}: got {asked}, expected a finite number, dataset or none")
+    return float(asked)
 
 
 def valid_mask(values: Tensor, null_value: float | None) -> Tensor:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from stlora_kernels.data.graph import first_few
+from stlora_kernels.data.graph import check_unique, first_few
 from stlora_kernels.data.readers import Recording, open_pandas_h5, open_series_csv
+from stlora_kernels.data.readers.times import LARGEST_CHANGE, offset_text
 from stlora_kernels.data.sensor_data import SECONDS_PER_DAY, SensorData
 from stlora_kernels.data.steps import SLICE, average, bins_of, even_step, snap_times
 from stlora_kernels.errors import InputError, MissingFileError
@@ -52,6 +53,7 @@ def load_own(
     resample: int | None = None,
     snap: int | None = None,
     target: str | None = None,
+    null_value: float | None = None,
     allocate: Allocate = in_memory,
 ) -> SensorData:
     """Measurements of one's own; the step is the smallest distance between two times, so gaps may be any length.
@@ -59,9 +61,12 @@ def load_own(
     Args:
         paths: a ``.csv`` or ``.h5``, or several of the same sensors that are joined in the order of their times.
         read_graph: gives the adjacency of sensors by their ids, ``[N, N]`` float32.
-        resample: minutes of a longer step, to which measured values are averaged.
+        resample: minutes of a longer step, to which measured values are averaged; see ``bins_of`` for the nights in
+            which clocks are set.
         snap: seconds by which a clock may be early or late; such times are moved.
         target: the channel to be forecast, where there are several.
+        null_value: the value that means missing in the target, beside NaN; averages pass it over, and where nothing
+            else was measured they are NaN.
         allocate: makes the float32 array of a shape that the values are read into.
 
     Raises:
@@ -70,6 +75,7 @@ def load_own(
     name = f"{paths[0]}" + (f" and {len(paths) - 1} more" if paths[1:] else "")
     with ExitStack() as stack:
         recording = _joined([stack.enter_context(_opened(path, target)) for path in paths])
+        check_unique(recording.sensor_ids, name)
         times, clock = recording.times, recording.clock
         if snap is not None:
             times = snap_times(times, snap, name)
@@ -77,9 +83,8 @@ def load_own(
         step = even_step(times, name)
         steps = np.arange(len(times) + 1)
         if resample is not None:
-            steps, binned = bins_of(times, step, resample * 60, name)
-            clock = None if clock is None else clock[steps[:-1]] + (binned - times[steps[:-1]])
-            times, step = binned, resample * 60
+            steps, times, clock = bins_of(times, clock, step, resample * 60, name)
+            step = resample * 60
         if 4 * len(recording.sensor_ids) ** 2 > LARGEST_GRAPH:
             raise InputError(
                 f"{name} has {len(recording.sensor_ids)} sensors, expected at most 32768: graphs are dense"
@@ -87,7 +92,7 @@ def load_own(
         graph = read_graph(recording.sensor_ids)
         values = allocate((len(times), len(recording.sensor_ids), len(recording.channels)))
         if resample is not None:
-            average(recording.read, steps, values)
+            average(recording.read, steps, values, null_value)
         else:
             _copy(recording, values)
     return SensorData(
@@ -100,7 +105,7 @@ def load_own(
         quantity=recording.channels[0],
         unit="",
         split=(0.7, 0.1, 0.2),
-        null_value=None,
+        null_value=null_value,
         clock=clock,
     )
 
@@ -118,6 +123,9 @@ def _joined(parts: list[Recording]) -> Recording:
     """Files that go on one after the other as one; columns are matched by the sensors' ids."""
     if len(parts) == 1:
         return parts[0]
+    for part in parts:
+        if not part.num_steps:
+            raise InputError(f"{part.path} has no rows")
     first, *others = parts = sorted(parts, key=lambda part: part.times[:1].astype(np.int64).tolist())
     for before, part in zip(parts, others, strict=False):
         strangers = set(part.sensor_ids) ^ set(first.sensor_ids)
@@ -129,7 +137,12 @@ def _joined(parts: list[Recording]) -> Recording:
             raise InputError(f"{part.path} has channels {part.channels}, {first.path} {first.channels}")
         if (part.offset is None) != (first.offset is None):
             raise InputError(f"{part.path} and {first.path}: the times of only one of them have an offset from UTC")
-        if not len(part.times) or _common(part, first)[0] <= _common(before, first)[-1]:
+        if abs((part.offset or 0) - (first.offset or 0)) > LARGEST_CHANGE:
+            raise InputError(
+                f"{part.path} is {offset_text(part.offset)} from UTC and {first.path} {offset_text(first.offset)}, "
+                "expected at most 2 hours between them; write both in local time"
+            )
+        if _common(part, first)[0] <= _common(before, first)[-1]:
             raise InputError(f"{part.path} starts at {part.times[:1]}, before {before.path} ends")
     times = np.concatenate([_common(part, first) for part in parts])
     clock = np.concatenate([part.times if part.clock is None else part.clock for part in parts])

@@ -34,7 +34,7 @@ class DatasetInfo:
         source: how to get the files by hand; ``mirrors.MIRRORS`` has the addresses of ``data download``.
         edges: of the full set's graph, self-loops not counted; for csv files of distances their rows.
         licence: what is known of the terms of use.
-        years: the years of a ``values_file`` that has ``{year}`` in its name; any number of them will do.
+        years: the years of a ``values_file`` that has ``{year}`` in its name; some of them will do.
         file_step_minutes: step of the files where they are finer than the set is used at.
         scaler: published mean and standard deviation of the training inputs (field's windows, zeros included).
     """
@@ -53,7 +53,7 @@ class DatasetInfo:
     ids_file: str | None = None
     locations_file: str | None = None
     step_minutes: int = 5
-    null_value: float = 0.0
+    null_value: float | None = 0.0
     edges: int = 0
     licence: str = PEMS_LICENCE
     years: tuple[int, ...] = ()

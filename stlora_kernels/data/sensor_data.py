@@ -5,7 +5,7 @@ from typing import Literal
 
 import numpy as np
 
-from stlora_kernels.data.graph import check_adjacency
+from stlora_kernels.data.graph import check_adjacency, check_unique
 from stlora_kernels.errors import InputError
 
 SECONDS_PER_DAY = 86400
@@ -68,9 +68,7 @@ class SensorData:
             )
         if len(self.sensor_ids) != self.num_nodes:
             raise InputError(f"{self.name}: {len(self.sensor_ids)} sensor ids for {self.num_nodes} sensors")
-        if len(set(self.sensor_ids)) != self.num_nodes:
-            twice = next(sensor for sensor in self.sensor_ids if self.sensor_ids.count(sensor) > 1)
-            raise InputError(f"{self.name}: two sensors have the id {twice!r}, expected one id per sensor")
+        check_unique(self.sensor_ids, self.name)
         self._check_calendar()
         self._check_numbers()
         check_adjacency(self.adjacency, self.num_nodes, self.name)

@@ -5,10 +5,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from stlora_kernels.data.missing import NULL_TOLERANCE
 from stlora_kernels.data.sensor_data import SECONDS_PER_DAY
 from stlora_kernels.errors import InputError
 
 SLICE = 2**24  # values that are averaged at a time
+RARE = 0.1  # share of the distances; a step that fewer of them have is the mistake of a row
 
 
 def smallest_step(times: np.ndarray, name: str) -> int:
@@ -30,18 +32,25 @@ def even_step(times: np.ndarray, name: str) -> int:
     """Seconds of a step, of which every distance between two times has to be a multiple, and a day too.
 
     Raises:
-        InputError: if it is not so, naming the first time that is off.
+        InputError: if it is not so, or nearly no two times are that near, naming the first time that is off.
     """
     step = smallest_step(times, name)
     passed = np.diff(times).astype(np.int64)
-    if not (passed % step).any() and SECONDS_PER_DAY % step == 0:
-        return step
-    if not (passed % step).any():
-        raise InputError(f"{name} has steps of {step} s, expected a part of a day")
     lengths, counts = np.unique(passed, return_counts=True)
     usual = int(lengths[counts.argmax()])
     if SECONDS_PER_DAY % usual:
         usual = _part_of_day(float(np.median(passed)))
+    if not (passed % step).any():
+        if SECONDS_PER_DAY % step:
+            raise InputError(f"{name} has steps of {step} s, expected a part of a day")
+        phase = times.astype(np.int64) % usual
+        odd = phase != np.bincount(phase).argmax()
+        if counts[0] < RARE * len(passed) and odd.any():
+            raise InputError(
+                f"{name}: {times[odd.argmax()]} is off the steps of {usual} s, as {odd.sum()} of {len(times)} times "
+                f"are; only {counts[0]} come {step} s after the one before, which is no step; leave such rows out"
+            )
+        return step
     i = int((passed % usual != 0).argmax()) + 1
     off = int(min(passed[i - 1] % usual, -passed[i - 1] % usual))
     raise InputError(
@@ -53,8 +62,8 @@ def even_step(times: np.ndarray, name: str) -> int:
 def snap_times(times: np.ndarray, tolerance: int, name: str) -> np.ndarray:
     """``times`` moved to the nearest moment of an even grid, by ``tolerance`` seconds at most.
 
-    The grid's step is the part of a day that is nearest to the median distance between two times, and it passes
-    through the second of the step at which most times lie.
+    The grid's step is the part of a day that is nearest to the median distance between two times. It begins at
+    midnight, or at the second of the step at which most times lie, where that is farther from it than ``tolerance``.
 
     Raises:
         InputError: if a time is farther from the grid, or two times move to the same moment, naming them.
@@ -65,6 +74,8 @@ def snap_times(times: np.ndarray, tolerance: int, name: str) -> np.ndarray:
     seconds = times.astype(np.int64)
     step = _part_of_day(float(np.median(np.diff(seconds))))
     phase = int(np.bincount(seconds % step).argmax())
+    if min(phase, step - phase) <= tolerance:  # a clock that is always early or late
+        phase = 0
     grid = np.rint((seconds - phase) / step).astype(np.int64) * step + phase
     off = np.abs(grid - seconds)
     if (off > tolerance).any():
@@ -86,17 +97,26 @@ def _part_of_day(seconds: float) -> int:
 
 
 class Bins(NamedTuple):
-    """Which steps a longer step is made of: ``first[i] .. first[i + 1] - 1``, and its time."""
+    """Which steps a longer step is made of: ``first[i] .. first[i + 1] - 1``, its time, and what clocks showed."""
 
     first: np.ndarray  # [S' + 1]
     times: np.ndarray  # [S'] datetime64[s], at the start of each
+    clock: np.ndarray | None  # [S'], None where it is times
 
 
-def bins_of(times: np.ndarray, step: int, longer: int, name: str) -> Bins:
+def bins_of(times: np.ndarray, clock: np.ndarray | None, step: int, longer: int, name: str) -> Bins:
     """Steps of ``longer`` seconds, counted from midnight of the first day; those without any time are left out.
 
+    Where clocks are set by less than a longer step, such steps are those of the clock on the wall: a day is a local
+    day, be it of 23 or 25 hours. Where they are set by whole ones, an hour that they show twice is two hours.
+
+    Args:
+        times: ``[S]``, as they go on evenly.
+        clock: ``[S]``, what the clock on the wall showed; None: ``times``.
+
     Raises:
-        InputError: if they are no multiple of ``step``, or no part of a day.
+        InputError: if longer steps are no multiple of ``step``, or no part of a day, or clocks are set back from one
+            into the one before.
     """
     if longer < step or longer % step or SECONDS_PER_DAY % longer:
         raise InputError(
@@ -104,18 +124,31 @@ def bins_of(times: np.ndarray, step: int, longer: int, name: str) -> Bins:
             f"{step / 60:g} minutes"
         )
     begin = times[0].astype("datetime64[D]").astype("datetime64[s]")
-    bins = (times - begin).astype(np.int64) // longer
+    ahead = np.zeros_like(times, dtype="timedelta64[s]") if clock is None else clock - times
+    by_wall = bool((ahead.astype(np.int64) % longer).any())
+    bins = (times + ahead * by_wall - begin).astype(np.int64) // longer
+    back = np.diff(bins) < 0
+    if back.any():
+        i = int(back.argmax()) + 1
+        raise InputError(
+            f"{name}: {(times + ahead)[i]} comes again where clocks are set back, into the step before of resample="
+            f"{longer // 60}, expected a length of steps that does not end there"
+        )
     first = np.flatnonzero(np.diff(bins, prepend=-1))
-    return Bins(np.append(first, len(times)), begin + bins[first] * np.timedelta64(longer, "s"))
+    binned = begin + bins[first] * np.timedelta64(longer, "s")
+    return Bins(np.append(first, len(times)), binned, None if clock is None or by_wall else binned + ahead[first])
 
 
-def average(read: Callable[[int, int], np.ndarray], first: np.ndarray, out: np.ndarray) -> None:
+def average(
+    read: Callable[[int, int], np.ndarray], first: np.ndarray, out: np.ndarray, null_value: float | None
+) -> None:
     """Means over bins of the values that were measured; a bin without any is NaN.
 
     Args:
         read: gives the steps ``start .. stop - 1``, ``[stop - start, N, C]``, NaN where missing.
         first: ``[S' + 1]``, as in :class:`Bins`.
         out: ``[S', N, C]`` float32, filled slice by slice.
+        null_value: what means missing in channel 0, the target, beside NaN; None: nothing does.
     """
     per_bin = max(int(np.diff(first).max()), 1)
     bins = max(SLICE // (per_bin * out.shape[1] * out.shape[2]), 1)
@@ -124,6 +157,8 @@ def average(read: Callable[[int, int], np.ndarray], first: np.ndarray, out: np.n
         values = read(int(inside[0]), int(inside[-1]))
         starts = inside[:-1] - inside[0]
         missing = np.isnan(values)
+        if null_value is not None:
+            missing[..., 0] |= np.abs(values[..., 0] - np.float32(null_value)) < NULL_TOLERANCE
         counts = np.add.reduceat(~missing, starts, axis=0, dtype=np.int64)
         sums = np.add.reduceat(np.where(missing, 0, values), starts, axis=0, dtype=np.float64)
         with np.errstate(invalid="ignore", over="ignore"):  # 0 / 0 is NaN, as it has to be

@@ -36,12 +36,12 @@ class ResumingDownloader:
 
     The bytes so far are in ``partial``, and beside it, as JSON, what the server said of the file's version. A later
     call asks for the rest of that very version (``Range`` with ``If-Range``) and starts anew where the server has
-    another one, or does not serve ranges.
+    another one, does not serve ranges, or sends something else than that rest.
 
     Args:
         partial: file of the bytes so far.
         timeout: seconds to wait for a connection, and for 1 KB of the body.
-        tries: connections per call; one that brought something is not counted.
+        tries: connections per call; one that came further than any before it is not counted.
         pause: seconds before another try, twice as many each time that nothing came.
         progress: called as bytes arrive.
     """
@@ -65,9 +65,8 @@ class ResumingDownloader:
             *(requests.ConnectionError, requests.Timeout, urllib3.ProtocolError, urllib3.ReadTimeoutError),
             _BrokenOffError,
         )
-        failures = 0
+        failures, furthest = 0, self._size()
         while True:
-            before = self._size()
             try:
                 with requests.Session() as session:
                     session.max_redirects = 10
@@ -79,7 +78,8 @@ class ResumingDownloader:
                     raise TransferError(reason) from error  # nobody there; another mirror is the better try
             except (requests.RequestException, urllib3.HTTPError) as error:  # a bad address, a loop of redirects
                 raise TransferError(_short(error)) from error
-            failures = 0 if self._size() >= before + LEAST_BYTES else failures + 1
+            failures = 0 if self._size() >= furthest + LEAST_BYTES else failures + 1
+            furthest = max(furthest, self._size())
             if failures == self.tries:
                 raise TransferError(reason)
             logger.info("%s: %s; trying again from byte %d", url, reason, self._size())
@@ -103,13 +103,15 @@ class ResumingDownloader:
         return version if isinstance(version, str) else None
 
     def _fetch(self, session: Any, url: str) -> None:
-        have, version = self._size(), self._version()
+        have = self._size()
+        version = self._version() if have else None  # None: asked for the whole
+        asked = have if version else 0
         headers = {"Accept-Encoding": "identity", "User-Agent": "stlora_kernels"}  # identity: the bytes as they are
-        if have and version:
-            headers |= {"Range": f"bytes={have}-", "If-Range": version}
+        if version:
+            headers |= {"Range": f"bytes={asked}-", "If-Range": version}
         with session.get(url, headers=headers, stream=True, timeout=self.timeout) as response:
             if response.status_code == 416:
-                if response.headers.get("Content-Range") == f"bytes */{have}":  # nothing is missing
+                if asked and response.headers.get("Content-Range") == f"bytes */{asked}":  # nothing is missing
                     return
                 self.partial.unlink(missing_ok=True)
                 raise _BrokenOffError("the server has no such range")
@@ -117,24 +119,31 @@ class ResumingDownloader:
                 raise _BrokenOffError(f"HTTP status {response.status_code} {response.reason}")
             if response.status_code not in (200, 206):
                 raise TransferError(f"HTTP status {response.status_code} {response.reason}")
-            start = have if response.status_code == 206 else 0
-            if start and not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
-                self.partial.unlink()
-                raise _BrokenOffError("the server sent another range than it was asked for")
-            self._receive(response, start)
+            if response.status_code == 200:
+                self._receive(response)
+                return
+            sent = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
+            as_asked = sent is not None and int(sent[1]) == asked
+            if sent is None or not as_asked or (version and _version_of(response) != version):
+                self.partial.unlink(missing_ok=True)
+                raise _BrokenOffError(f"the server sent another {'version' if as_asked else 'range'} than asked for")
+            self._receive(response, asked, int(sent[2]))
 
-    def _receive(self, response: Any, start: int) -> None:
-        length, etag = response.headers.get("Content-Length", ""), response.headers.get("ETag", "")
+    def _receive(self, response: Any, start: int = 0, total: int | None = None) -> None:
+        """Append the body to the first ``start`` bytes of a file of ``total``; None: as long as the body is."""
+        length, full = response.headers.get("Content-Length", ""), total
         packed = "Content-Encoding" in response.headers  # against our wish; the length is not that of the file then
-        total = start + int(length) if length.isdecimal() and not packed else None
+        if total is None and length.isdecimal() and not packed:
+            total = int(length)
         free = shutil.disk_usage(self.partial.parent).free
         if total is not None and total - start > free:
             place = str(self.partial.parent)
             raise OSError(errno.ENOSPC, f"no space for {total - start:,} bytes, {free:,} are free", place)
-        version = etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified")
-        self._about.write_text(json.dumps({"url": response.url, "version": None if packed else version}))
+        version = None if packed else _version_of(response)
         done, recent, pause_ends = start, 0, time.monotonic() + self.timeout
         with self.partial.open("ab" if start else "wb") as file:
+            # Of what is in the file from now on; before, it would have been of the bytes of an older version.
+            self._about.write_text(json.dumps({"url": response.url, "version": version}))
             while chunk := response.raw.read1(CHUNK, decode_content=True):  # raises where it ends too early
                 file.write(chunk)
                 done, recent = done + len(chunk), recent + len(chunk)
@@ -144,6 +153,14 @@ class ResumingDownloader:
                     if recent < LEAST_BYTES:
                         raise _BrokenOffError(f"only {recent} bytes came in {self.timeout:g} seconds")
                     recent, pause_ends = 0, time.monotonic() + self.timeout
+        if full not in (None, done):
+            raise _BrokenOffError(f"it ended after {done:,} of {full:,} bytes")
+
+
+def _version_of(response: Any) -> str | None:
+    """What the server calls the version it sends, byte for byte; a weak ETag does not say that much."""
+    etag = response.headers.get("ETag", "")
+    return etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified")
 
 
 def _cause(error: BaseException) -> BaseException:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from stlora_kernels.data.missing import Fill
+from stlora_kernels.data.missing import Fill, NullValue, null_value_of
 from stlora_kernels.errors import InputError, require
 from stlora_kernels.training.published import Loss, Optimizer, Recipe, published
 
@@ -95,7 +95,7 @@ class TrainConfig:
     """shares of training, validation and test; by default the data set's own"""
     split_by: Literal["windows", "steps"] = "windows"
     """what the shares count"""
-    null_value: Literal["dataset", "none"] | float = "dataset"
+    null_value: NullValue = "dataset"
     """target that means missing; dataset: the data set's own (0; of files of one's own none); none: only NaN is"""
     fill: Fill = "none"
     """missing inputs, from their own window: last measurement, linear, or none (NaN is the mean, 0 stays)"""
@@ -198,8 +198,7 @@ class TrainConfig:
         _within("gamma", recipe.gamma, 0, 1, low_open=True, high_open=False)
         _within("adapter.alpha", adapter.alpha, -math.inf, math.inf)
         _within("adapter.dropout", adapter.dropout, 0, 1)
-        if isinstance(self.null_value, float) and not math.isfinite(self.null_value):
-            raise InputError(f"--null-value: got {self.null_value}, expected a finite number, dataset or none")
+        null_value_of(self.null_value, None, "--null-value")
         if self.shard_nodes and (self.ema or self.compile or not self.stlora or adapter.factor == "shared"):
             other = (
                 "--ema" if self.ema else "--compile" if self.compile else "a model without adapters of the nodes' own"

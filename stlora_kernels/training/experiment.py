@@ -211,18 +211,17 @@ def load_data(config: TrainConfig) -> ForecastData:
         resample=config.resample,
         snap=config.snap,
         target=config.target,
+        null_value=config.null_value,
         nodes=config.synthetic.nodes,
         steps=config.synthetic.steps,
         seed=config.synthetic.seed,
     )
-    null_values: Mapping[Any, Any] = {"dataset": "data", "none": None}
     data = ForecastData(
         sensors,
         window=config.window,
         horizon=config.horizon,
         split=config.split,
         split_by=config.split_by,
-        null_value=null_values.get(config.null_value, config.null_value),
         fill=config.fill,
         inputs=config.inputs,
     )

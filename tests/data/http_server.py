@@ -15,6 +15,9 @@ class Page:
 
     breaks: for each connection in turn, after how many bytes of the body it is cut; later ones are whole.
     statuses: for each connection in turn, a status in place of an answer.
+    if_range: whether the rest of another version is kept back.
+    early: by how many bytes the rest begins before what was asked for.
+    most: bytes of the rest in one answer.
     slow: seconds between the first half of the body and the second.
     """
 
@@ -22,6 +25,9 @@ class Page:
     breaks: list[int] = field(default_factory=list)
     statuses: list[int] = field(default_factory=list)
     ranges: bool = True
+    if_range: bool = True
+    early: int = 0
+    most: int | None = None
     etag: str | None = None
     redirect: str | None = None
     slow: float = 0.0
@@ -71,9 +77,10 @@ def serve() -> Iterator[Site]:
                 self.end_headers()
                 return
             etag = page.etag or f'"{hashlib.md5(page.body).hexdigest()}"'
-            start = 0
-            if asked and page.ranges and self.headers["If-Range"] in (None, etag):
-                start = int(asked.removeprefix("bytes=").removesuffix("-"))
+            start, stop = 0, len(page.body)
+            if asked and page.ranges and (not page.if_range or self.headers["If-Range"] in (None, etag)):
+                start = int(asked.removeprefix("bytes=").removesuffix("-")) - page.early
+                stop = min(start + (page.most or stop), stop)
             if start >= len(page.body) > 0 and start:
                 self.send_response(416)
                 self.send_header("Content-Range", f"bytes */{len(page.body)}")
@@ -82,11 +89,11 @@ def serve() -> Iterator[Site]:
                 return
             self.send_response(206 if start else 200)
             self.send_header("ETag", etag)
-            self.send_header("Content-Length", str(len(page.body) - start))
+            self.send_header("Content-Length", str(stop - start))
             if start:
-                self.send_header("Content-Range", f"bytes {start}-{len(page.body) - 1}/{len(page.body)}")
+                self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{len(page.body)}")
             self.end_headers()
-            self._send(page, page.body[start:])
+            self._send(page, page.body[start:stop])
 
         def _send(self, page: Page, body: bytes) -> None:
             try:

@@ -1,6 +1,10 @@
 """``python -m stlora_kernels.data``: list, prepare, download, and how they end."""
 
+import errno
+import os
+import tempfile
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -46,6 +50,67 @@ def bare_taxi(tmp_path):
     return folder, speeds
 
 
+@pytest.fixture
+def refusing(tmp_path, monkeypatch):
+    """A folder in which nothing can be made, not even by root, and the reason, to be changed."""
+    folder, reason = tmp_path / "refusing", [errno.EROFS]
+    folder.mkdir()
+
+    def inside(path) -> bool:
+        return folder in (Path(path), *Path(path).parents)
+
+    def replace(owner, name, place=lambda path, *_, **__: path):
+        given = getattr(owner, name)
+
+        def refuse(*arguments, **options):
+            path = place(*arguments, **options)
+            if path is not None and inside(path) and not (name == "mkdir" and Path(path).exists()):
+                raise OSError(reason[0], os.strerror(reason[0]), str(path))
+            return given(*arguments, **options)
+
+        monkeypatch.setattr(owner, name, refuse)
+
+    for name in ("mkdir", "touch", "unlink"):
+        replace(Path, name)
+    replace(tempfile, "mkdtemp", lambda suffix=None, prefix=None, dir=None: dir)
+    monkeypatch.setattr("os.access", lambda path, mode: not inside(path))
+    return folder, reason
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        pytest.param("convert synthetic {to}/out", id="convert"),
+        pytest.param("prepare SZ-TAXI --source {bare} --data-dir {to}", id="prepare"),
+        pytest.param("prepare SZ-TAXI --source {bare}.zip --data-dir {to}", id="prepare-from-an-archive"),
+        pytest.param("prepare SZ-TAXI --source {bare}.zip --data-dir {to}/new", id="prepare-into-a-new-folder"),
+        pytest.param("download SZ-TAXI --data-dir {to}", id="download"),
+        pytest.param("check synthetic --picture {to}/x.png", id="picture"),
+    ],
+)
+def test_a_folder_that_cannot_be_written_to_is_named(command, refusing, bare_taxi, argv):
+    (folder, _), (bare, _) = refusing, bare_taxi
+    with zipfile.ZipFile(f"{bare}.zip", "w") as archive:
+        for file in TAXI.files:
+            archive.write(bare / file, file)
+    code, out, err = command(*argv.format(to=folder, bare=bare).split())
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert f"cannot write to {folder}" in err
+
+
+@pytest.mark.parametrize(
+    "argv",
+    ["convert synthetic {to}/out", "prepare SZ-TAXI --source {bare} --data-dir {to}"],
+    ids=["convert", "prepare"],
+)
+def test_a_full_disk_is_not_taken_for_a_folder_that_was_ill_chosen(command, refusing, bare_taxi, argv):
+    (folder, reason), (bare, _) = refusing, bare_taxi
+    reason[0] = errno.ENOSPC
+    code, _, err = command(*argv.format(to=folder, bare=bare).split())
+    assert (code, err.count("\n")) == (1, 1)
+    assert "No space left on device" in err
+
+
 def test_list_shows_every_set_and_what_is_there_of_it(command, tmp_path):
     (tmp_path / "METR-LA").mkdir()
     (tmp_path / "METR-LA" / "adj_mx.pkl").touch()
@@ -54,6 +119,8 @@ def test_list_shows_every_set_and_what_is_there_of_it(command, tmp_path):
     rows = {line.split()[0]: line.split() for line in out.splitlines() if line[-1:].isdigit()}
     assert code == 0
     assert rows["METR-LA"] == ["METR-LA", "207", "1515", "34272", "5", "2012-03-01", "speed", "7:1:2", "1/2"]
+    kinds = {line.removeprefix("download: ") for line in out.splitlines() if line.startswith("download: ")}
+    assert {"one address per file, no mirror of it", "no address without a login is known"} < kinds  # LargeST
     assert rows["LargeST-CA"][:5] == ["LargeST-CA", "8600", "201363", "175296", "15"]
     for info in DATASETS.values():
         assert rows[info.name][1:3] == [str(info.num_nodes), str(info.edges)]
@@ -204,6 +271,9 @@ def test_edges_in_an_archive_become_the_matrix_of_largest(tmp_path):
     assert (matrix[tuple(ends)] == 0.5).all()
     np.savez_compressed(tmp_path / "adj.npz", edge_index=ends[:, 1:], edge_weight=weights[1:])
     with pytest.raises(InputError, match="has 61245 edges between different sensors, LargeST-GBA has 61246"):
+        install(info, "gba_rn_adj.npy", tmp_path / "adj.npz", tmp_path)
+    np.savez_compressed(tmp_path / "adj.npz", edge_index=ends + 1, edge_weight=weights)
+    with pytest.raises(InputError, match=r"ends \[2, E\] between the 2352 sensors of LargeST-GBA and weights \[E\]"):
         install(info, "gba_rn_adj.npy", tmp_path / "adj.npz", tmp_path)
     np.testing.assert_array_equal(np.load(tmp_path / "LargeST-GBA" / "gba_rn_adj.npy"), matrix)  # the first one stays
 

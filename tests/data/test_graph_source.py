@@ -1,5 +1,7 @@
 """Which graph a data set gets, and what is said when its files cannot give it."""
 
+import pickle
+
 import numpy as np
 import pytest
 
@@ -15,6 +17,8 @@ def own(tmp_path):
     (tmp_path / "city.csv").write_text("\n".join(["time,b,a,c", *rows]).replace("00:0,", "00:00,"))
     (tmp_path / "graph.csv").write_text("from,to,weight\na,b,0.5\n")
     (tmp_path / "roads.csv").write_text("from,to,distance\na,b,1\nb,a,2\nb,c,9\n")
+    matrix = np.arange(9, dtype=np.float32).reshape(3, 3)  # of c, a, b
+    (tmp_path / "graph.pkl").write_bytes(pickle.dumps([["c", "a", "b"], {"c": 0, "a": 1, "b": 2}, matrix]))
     (tmp_path / "places.csv").write_text("sensor_id,latitude,longitude\nc,40,0\na,1,0\nb,1.1,0\n")
     return tmp_path
 
@@ -23,12 +27,13 @@ def own(tmp_path):
     ("options", "expected"),  # sensors b, a, c
     [
         ({"adjacency": "graph.csv"}, [[0, 0, 0], [0.5, 0, 0], [0, 0, 0]]),
+        ({"adjacency": "graph.pkl"}, [[8, 7, 6], [5, 4, 3], [2, 1, 0]]),
         ({"graph": "binary", "adjacency": "graph.csv"}, [[0, 1, 0], [1, 0, 0], [0, 0, 0]]),
         ({"graph": "binary", "adjacency": "roads.csv"}, [[0, 1, 0], [1, 0, 0], [0, 0, 0]]),
         ({"graph": "identity"}, np.eye(3)),
         ({"graph": "neighbours", "locations": "places.csv"}, 1 - np.eye(3)),
     ],
-    ids=["dataset", "binary", "binary-of-distances", "identity", "neighbours"],
+    ids=["dataset", "pickle", "binary", "binary-of-distances", "identity", "neighbours"],
 )
 def test_graphs_of_ones_own_data(own, options, expected):
     files = {option: own / value if "." in value else value for option, value in options.items()}
@@ -50,7 +55,7 @@ def test_kernel_is_that_of_the_distances(own):
         ({"graph": "neighbours"}, r"city\.csv needs the places of its sensors: give locations"),
         (
             {"graph": "kernel", "adjacency": "graph.csv"},
-            r"graph\.csv, line 1: column weight, expected cost or distance",
+            r"graph\.csv, line 1: columns from,to,weight, expected from,to,cost or from,to,distance",
         ),
         ({"graph": "identity", "adjacency": "graph.csv"}, "adjacency is not an option of graph 'identity'"),
         ({"graph": "neighbours", "adjacency": "graph.csv"}, "adjacency is not an option of graph 'neighbours'"),
@@ -74,6 +79,19 @@ def test_the_generated_set_has_edges_but_no_distances_or_places():
     for graph, lacks in (("kernel", "distances"), ("neighbours", "coordinates")):
         with pytest.raises(InputError, match=f"graph '{graph}': the sensors of data set 'synthetic' have no {lacks}"):
             load_dataset("synthetic", nodes=20, steps=30, graph=graph)
+
+
+def test_the_suffix_of_a_graph_may_be_in_upper_case(own):
+    (own / "graph.csv").rename(own / "graph.CSV")
+    data = load_dataset(str(own / "city.csv"), adjacency=own / "graph.CSV")
+    np.testing.assert_array_equal(data.adjacency, [[0, 0, 0], [0.5, 0, 0], [0, 0, 0]])
+
+
+def test_the_fields_own_distances_may_be_those_of_more_sensors(real_data, caplog):
+    load_dataset("PEMS-BAY", real_data, graph="kernel")
+    assert "left out" not in caplog.text
+    load_dataset("PEMS-BAY", real_data, graph="kernel", adjacency=real_data / "PEMS-BAY" / "distances_bay_2017.csv")
+    assert "left out that name sensors which the data lack" in caplog.text
 
 
 def test_pems_bay_in_every_graph_its_files_give(real_data):

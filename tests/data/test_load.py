@@ -46,6 +46,8 @@ def test_every_registered_name_is_listed():
     [
         # Months the field's papers give as the span of the set.
         pytest.param("METR-LA", "2012-06-27T23:55", id="METR-LA"),
+        # An hour less, which the change to daylight saving time took.
+        pytest.param("PEMS-BAY", "2017-06-30T22:55", id="PEMS-BAY"),
         pytest.param("PEMS03", "2018-11-30T23:55", id="PEMS03"),
         pytest.param("PEMS04", "2018-02-28T23:55", id="PEMS04"),
         pytest.param("PEMS07", "2017-08-06T23:55", id="PEMS07"),
@@ -153,6 +155,12 @@ def test_ones_own_csv_needs_no_code(own_csv):
         pytest.param("a.csv", {"first_step": "2012-03-01"}, "first_step is not an option", id="csv-has-times"),
         pytest.param("PEMS08", {"first_step": "monday"}, "first_step is 'monday'", id="first-step-is-no-time"),
         pytest.param("PEMS08", {"first_step": "NaT"}, "first_step is 'NaT'", id="first-step-is-not-a-time"),
+        pytest.param(
+            "PEMS08",
+            {"first_step": "2016-07-01T00:00-07:00"},
+            "first_step is '2016-07-01T00:00-07:00', expected a local time, without an offset from UTC",
+            id="first-step-with-an-offset",
+        ),
         pytest.param(
             "PEMS08", {"adjacency": "g.json"}, "g.json: expected a graph as .csv, .pkl or .npy", id="graph-format"
         ),

@@ -66,11 +66,13 @@ def test_inputs_are_filled_and_targets_are_not(make_data, fill):
     assert not torch.isclose(after.x[..., 0], torch.tensor(zero)).any()
 
 
+@pytest.mark.parametrize("start", [0, 20, 41])
 @pytest.mark.parametrize("fill", ["last", "linear"])
-def test_filling_sees_nothing_outside_the_input_window(make_data, fill):
+def test_filling_sees_nothing_outside_the_input_window(make_data, fill, start):
     values = with_gaps()
+    values[[start, start + 11], :2] = np.nan  # measured next to the window, not at its ends
+    values[[start + 1, start + 10, start + 12], :2] = 50
     changed = values.copy()
-    start = 20
     changed[:start] = 77
     changed[start + 12 :] = 77
     index = torch.tensor([start])

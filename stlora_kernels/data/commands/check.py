@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from tyro.conf import Positional
@@ -16,6 +16,7 @@ from stlora_kernels.data.inspection.found import Found
 from stlora_kernels.data.inspection.lenient import Measurements, read_leniently
 from stlora_kernels.data.inspection.report import print_report
 from stlora_kernels.data.load import load_dataset
+from stlora_kernels.data.missing import NullValue, null_value_of
 from stlora_kernels.data.own import is_own
 from stlora_kernels.data.readers import read_locations_csv
 from stlora_kernels.data.registry import DATASETS, DatasetInfo
@@ -41,7 +42,7 @@ class CheckOptions:
     """graph of a file of one's own, or to look at in place of the data set's"""
     locations: Path | None = None
     """csv of sensor_id,latitude,longitude for the map, if the data set has none"""
-    null_value: Literal["dataset", "none"] | float = "dataset"
+    null_value: NullValue = "dataset"
     """value that means missing, beside NaN; dataset: the data set's own (0; of a file of one's own none)"""
     picture: Path | None = None
     """also save a picture: missing values, daily profile, a few series, the sensors on the map (.png, .pdf, .svg)"""
@@ -74,6 +75,7 @@ def run(options: CheckOptions) -> None:
 
 def look(options: CheckOptions) -> Found:
     """Read what there is, and remember what cannot be read."""
+    null_value_of(options.null_value, None, "--null-value")
     name, folder = _resolved(options.path, options.data_dir)
     info = DATASETS.get(name.lower())
     how: dict[str, Any] = {"resample": options.resample, "snap": options.snap, "target": options.target}
@@ -84,8 +86,8 @@ def look(options: CheckOptions) -> Found:
     try:
         # Without its graph, which may be broken by itself.
         graph: Any = "dataset" if _brings_graph(name) else "identity"
-        data = load_dataset(name, folder, graph=graph, **how)
-        read = Measurements(data.values[..., 0], data.times, data.sensor_ids)
+        data = load_dataset(name, folder, graph=graph, null_value=options.null_value, **how)
+        read = Measurements(data.values[..., 0], data.times, data.sensor_ids, clock=data.clock)
         channels = data.values.shape[2]
     except MissingFileError:
         raise
@@ -98,8 +100,6 @@ def look(options: CheckOptions) -> Found:
     known = info or (data if isinstance(data, SensorData) else None)
     measures = f"{known.quantity} in {known.unit}" if known and known.unit else "measurements"
     null_value = info.null_value if info else data.null_value if isinstance(data, SensorData) else None
-    if options.null_value != "dataset":
-        null_value = None if options.null_value == "none" else float(options.null_value)
     return Found(
         name=data.name if isinstance(data, SensorData) else name,
         measures=measures,
@@ -107,12 +107,13 @@ def look(options: CheckOptions) -> Found:
         times=read.times,
         sensor_ids=read.sensor_ids,
         channels=channels,
-        null_value=null_value,
+        null_value=null_value_of(options.null_value, null_value),
         data=data,
         adjacency=adjacency,
         places=_places(options, info, folder, read.sensor_ids),
         problems=read.problems,
         full=(info.num_nodes, info.num_steps) if info else None,
+        clock=read.clock,
     )
 
 
@@ -136,7 +137,7 @@ def _resolved(path: str, data_dir: Path | None) -> tuple[str, Path | None]:
 def _as_it_is(name: str, info: DatasetInfo | None, folder: Path | None, refused: InputError) -> Measurements:
     """The measurements that training refuses; if they cannot be read at all, its reason is the error."""
     path = required_file(info, data_folder(folder), *info.values_files) if info else Path(name)
-    if not path.is_file():
+    if not path.is_file() or not (info or is_own(name)):
         raise refused
     try:
         read = read_leniently(path)

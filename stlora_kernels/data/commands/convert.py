@@ -9,6 +9,7 @@ import tyro
 from stlora_kernels.data.converted import new_values, write_converted
 from stlora_kernels.data.graph_source import GraphKind
 from stlora_kernels.data.load import load_dataset
+from stlora_kernels.data.missing import NullValue
 from stlora_kernels.files import new_folder
 
 
@@ -38,7 +39,7 @@ class ConvertOptions:
     """the channel to be forecast, where there are several"""
     inputs: Literal["target", "all"] | None = None
     """channels that models see: the target, or all; by default all of one's own files, the target of published sets"""
-    null_value: float | Literal["dataset", "none"] = "dataset"
+    null_value: NullValue = "dataset"
     """target that means missing; dataset: the data set's own (0; of files of one's own none); none: only NaN is"""
     name: str | None = None
     """what tables call it; by default the set's name or the file's"""
@@ -52,7 +53,7 @@ def run(options: ConvertOptions) -> None:
     """Write the folder, whole or not at all.
 
     Raises:
-        InputError: if the data cannot be read, or the destination is there already.
+        InputError: if the data cannot be read, or the destination is there already or cannot be made.
     """
     with new_folder(options.destination) as folder:
         data = load_dataset(
@@ -65,12 +66,11 @@ def run(options: ConvertOptions) -> None:
             resample=options.resample,
             snap=options.snap,
             target=options.target,
+            null_value=options.null_value,
             allocate=lambda shape: new_values(folder, shape),
         )
         said = {name: getattr(options, name) for name in ("name", "quantity", "unit", "inputs")}
         changes = {name: value for name, value in said.items() if value is not None}
-        if options.null_value != "dataset":
-            changes["null_value"] = None if options.null_value == "none" else options.null_value
         data = replace(data, **changes)
         write_converted(folder, data)
     step = 1440 / data.steps_per_day

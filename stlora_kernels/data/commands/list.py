@@ -53,4 +53,6 @@ def _download(info: DatasetInfo, mirrors: list[int]) -> str:
     if not all(mirrors):
         return "no address without a login is known"
     least, most = min(mirrors), max(mirrors)
-    return f"{least if least == most else f'{least} to {most}'} mirror{'s' * (most > 1)} per file"
+    if most == 1:
+        return "one address per file, no mirror of it"
+    return f"{least if least == most else f'{least} to {most}'} mirrors per file"

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -13,7 +14,8 @@ from stlora_kernels.data.folders import chosen_folder, how_to_get
 from stlora_kernels.data.layout import conversion, extract, install, members
 from stlora_kernels.data.mirrors import MIRRORS
 from stlora_kernels.data.registry import DatasetInfo, find_dataset
-from stlora_kernels.errors import InputError, MissingFileError
+from stlora_kernels.errors import MissingFileError
+from stlora_kernels.files import writing_to
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ def run(options: PrepareOptions) -> None:
 
     Raises:
         MissingFileError: if one is not there.
-        InputError: if one is not what its name says.
+        InputError: if one is not what its name says, or the data directory cannot be written to.
     """
     info, folder = find_dataset(options.name), chosen_folder(options.data_dir)
     if options.source is not None and not options.source.exists():
@@ -76,24 +78,18 @@ def report_set(info: DatasetInfo, folder: Path) -> None:
 
 def _install(info: DatasetInfo, file: str, candidate: Candidate, folder: Path) -> str:
     target = folder / info.name / file
-    with tempfile.TemporaryDirectory(dir=_writable(folder) if candidate.member else None) as unpacked:
+    with ExitStack() as stack:
         source = candidate.path
         if candidate.member is not None:
-            source = Path(unpacked) / file
+            with writing_to(folder):
+                folder.mkdir(parents=True, exist_ok=True)
+                source = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=folder))) / file
             extract(candidate.path, candidate.member, source)
         converted = conversion(info, file, source) is not None
         in_place = not converted and target.exists() and target.samefile(source)
         finding = install(info, file, source, folder)
     done = "in place" if in_place else f"{'converted' if converted else 'copied'} to {target}"
     return f"{finding.text}; found as {candidate}, {done}"
-
-
-def _writable(folder: Path) -> Path:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot write to {folder}: {error.strerror}") from error
-    return folder
 
 
 def _find(info: DatasetInfo, folder: Path, source: Path | None, files: tuple[str, ...]) -> tuple[str, Candidate] | None:

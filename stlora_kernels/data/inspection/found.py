@@ -26,6 +26,7 @@ class Found:
         data: the same as training loads it, or why training does not.
         problems: what could not be read, a line each.
         full: sensors and steps of the whole set, where its size is known.
+        clock: ``[S]`` datetime64[s], what clocks on the wall showed, where that is not ``times``.
         adjacency: ``[N, N]``, or why there is none.
         places: ``[N, 2]`` latitude and longitude, or why there are none.
     """
@@ -42,10 +43,13 @@ class Found:
     places: np.ndarray | InputError
     problems: tuple[str, ...] = ()
     full: tuple[int, int] | None = None
+    clock: np.ndarray | None = None
 
     @cached_property
     def calendar(self) -> Calendar | None:
-        return None if self.times is None else calendar_of(self.times)
+        """Of the steps that training takes, where it does take the data."""
+        step = None if isinstance(self.data, InputError) else SECONDS_PER_DAY // self.data.steps_per_day
+        return None if self.times is None else calendar_of(self.times, self.clock, step)
 
     @cached_property
     def scan(self) -> Scan:
@@ -67,7 +71,7 @@ class Found:
     @cached_property
     def reasons(self) -> dict[int, list[str]]:
         """Why a sensor is suspicious, by its index, the worst first."""
-        return suspicions(self.scan, self.steps_per_day, self.times)
+        return suspicions(self.scan, self.steps_per_day, self.times if self.clock is None else self.clock)
 
     @cached_property
     def training(self) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from stlora_kernels.data.readers import read_npz, read_pandas_h5
 from stlora_kernels.data.readers.files import NO_VALUE, is_number, reading
 from stlora_kernels.data.readers.series_csv import is_long
+from stlora_kernels.data.readers.times import WITH_OFFSET
 from stlora_kernels.errors import InputError, require
 
 NAMED = 5  # cells that are named one by one; of further ones there is a count
@@ -19,13 +20,15 @@ class Measurements:
     """Values as they stand in a file, checked by nobody.
 
     values: ``[S, N]`` float32. times: ``[S]`` datetime64[s], NaT where unreadable; None: the file has none.
-    problems: what had to be passed over in reading, a line each.
+    problems: what had to be passed over in reading, a line each. clock: ``[S]``, what clocks on the wall showed, where
+    that is not ``times``.
     """
 
     values: np.ndarray
     times: np.ndarray | None
     sensor_ids: tuple[str, ...]
     problems: tuple[str, ...] = ()
+    clock: np.ndarray | None = None
 
 
 def read_leniently(path: Path) -> Measurements:
@@ -35,13 +38,14 @@ def read_leniently(path: Path) -> Measurements:
         InputError: if not even that can be read.
         MissingFileError: if there is no such file.
     """
-    if path.suffix == ".csv":
+    suffix = path.suffix.lower()
+    if suffix == ".csv":
         with reading(path, "a csv of measurements"):
             return _read_csv(path)
-    if path.suffix == ".h5":
+    if suffix in (".h5", ".hdf5"):
         values, times, ids = read_pandas_h5(path)
         return Measurements(values[..., 0], times, ids)
-    if path.suffix == ".npz":
+    if suffix == ".npz":
         values = read_npz(path)
         return Measurements(values[..., 0], None, tuple(str(i) for i in range(values.shape[1])))
     raise InputError(f"{path}: expected measurements as .csv, .h5 or .npz")
@@ -65,14 +69,14 @@ def _read_csv(path: Path) -> Measurements:
             rows.append(_numbers(cells[1:], ids, reader.line_num, wrong))
     if not rows:
         raise InputError(f"{path} has a header but no rows")
-    times = _times(moments)
+    times, clock = _times_and_clock(moments)
     unreadable = np.isnat(times)
     if unreadable.any():
         wrong.append(
             f"times that cannot be read: {unreadable.sum()}, the first is {moments[int(unreadable.argmax())]!r}"
         )
     problems = wrong[:NAMED] + ([f"and {len(wrong) - NAMED} more like these"] if len(wrong) > NAMED else [])
-    return Measurements(np.stack(rows), times, ids, tuple(problems))
+    return Measurements(np.stack(rows), times, ids, tuple(problems), clock)
 
 
 def _numbers(cells: list[str], ids: tuple[str, ...], line: int, wrong: list[str]) -> np.ndarray:
@@ -86,9 +90,10 @@ def _numbers(cells: list[str], ids: tuple[str, ...], line: int, wrong: list[str]
     return numbers
 
 
-def _times(moments: list[str]) -> np.ndarray:
+def _times_and_clock(moments: list[str]) -> tuple[np.ndarray, np.ndarray]:
     pandas = require("pandas", "train")
     text = pandas.Series(moments)
     text = text.mask(text.map(is_number))
-    times = pandas.to_datetime(text, errors="coerce", format="mixed", utc=True)
-    return times.dt.tz_localize(None).to_numpy().astype("datetime64[s]")
+    read = (text, text.str.extract(WITH_OFFSET)["wall"].fillna(text))
+    times, clock = (pandas.to_datetime(each, errors="coerce", format="mixed", utc=True) for each in read)
+    return tuple(each.dt.tz_localize(None).to_numpy().astype("datetime64[s]") for each in (times, clock))

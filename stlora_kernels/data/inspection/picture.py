@@ -31,8 +31,10 @@ def check_picture(path: Path) -> None:
     require("matplotlib", "picture")
     if path.suffix.lower() not in FORMATS:
         raise InputError(f"--picture: got {path}, expected a name that ends in {', '.join(FORMATS)}")
-    if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+    if path.is_dir() or not path.parent.is_dir():
         raise InputError(f"--picture: {path} cannot be written; {path.parent.absolute()} has to be a folder")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise InputError(f"--picture: cannot write to {path.parent.absolute()}, expected a folder one can write to")
 
 
 def save_picture(found: Found, path: Path) -> None:
@@ -68,7 +70,7 @@ def _draw_missing(found: Found, axes: Any) -> None:
     calendar = found.calendar if found.calendar is not None and found.calendar.sound else None
     ends = [0.0, float(len(found.values))]
     if calendar is not None:
-        ends = _days(calendar.times[[0, -1]] + np.array([0, calendar.step], "timedelta64[s]")).tolist()
+        ends = _days(calendar.clock[[0, -1]] + np.array([0, calendar.step], "timedelta64[s]")).tolist()
     image = axes.imshow(
         shares,
         aspect="auto",
@@ -116,17 +118,17 @@ def _draw_profile(found: Found, axes: Any) -> None:
 def _draw_series(found: Found, side: Any) -> None:
     shown = _shown(found)
     week = 7 * found.steps_per_day
-    times, step = None, 1.0
+    times, clock, step = None, None, 1.0
     if found.calendar is not None and not found.calendar.unreadable:
-        times, step = found.calendar.times, found.calendar.step / SECONDS_PER_DAY
+        times, clock, step = found.calendar.times, found.calendar.clock, found.calendar.step / SECONDS_PER_DAY
     for axes, (sensor, centre, why) in zip(side.subplots(len(shown), 1, squeeze=False)[:, 0], shown, strict=True):
         start = max(0, min(centre - week // 2, len(found.values) - week))
         steps = np.arange(start, min(start + week, len(found.values)))
         values = found.values[steps, sensor].astype(np.float64)
         values[~is_measured(values, found.null_value)] = np.nan
-        x = steps.astype(np.float64) if times is None else _days(times[steps])
+        x = steps.astype(np.float64) if clock is None else _days(clock[steps])
         # A NaN in every gap, so that no line leads over it.
-        gaps = np.flatnonzero(np.diff(x) > 1.5 * step) + 1
+        gaps = np.flatnonzero(np.diff(x if times is None else _days(times[steps])) > 1.5 * step) + 1
         axes.plot(
             np.insert(x, gaps, np.nan),
             np.insert(values, gaps, np.nan),

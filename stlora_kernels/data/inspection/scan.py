@@ -132,9 +132,9 @@ def _slots(steps: int, calendar: Calendar | None) -> tuple[np.ndarray, int]:
     if calendar is None:
         return np.full(steps, -1), 0
     slots = max(1, min(SLOTS, SECONDS_PER_DAY // calendar.step))
-    days, second = np.divmod(calendar.times.astype(np.int64), SECONDS_PER_DAY)
+    days, second = np.divmod(calendar.clock.astype(np.int64), SECONDS_PER_DAY)
     weekend = (days + 3) % 7 >= 5  # day 0 of the epoch, 1970-01-01, was a Thursday
-    return np.where(np.isnat(calendar.times), -1, second * slots // SECONDS_PER_DAY + slots * weekend), slots
+    return np.where(np.isnat(calendar.clock), -1, second * slots // SECONDS_PER_DAY + slots * weekend), slots
 
 
 def _columns(steps: int, calendar: Calendar | None) -> np.ndarray:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stlora_kernels.data.graph import first_few, gaussian_kernel, select_sensors
+from stlora_kernels.data.graph import check_unique, first_few, gaussian_kernel, select_sensors
 from stlora_kernels.data.readers.files import csv_rows, is_number, parse_numbers, reading, warn_of_order
 from stlora_kernels.errors import InputError
 
@@ -24,13 +24,16 @@ class Edges:
     target: list[str]
     number: np.ndarray
 
-    def to_matrix(self, sensor_ids: tuple[str, ...], absent: float) -> np.ndarray:
+    def to_matrix(self, sensor_ids: tuple[str, ...], absent: float, *, published: bool = False) -> np.ndarray:
         """``[N, N]`` in the order of ``sensor_ids``, ``absent`` where there is no edge; others' edges are left out.
 
+        A warning counts them, unless the file is ``published``: the field's are known to hold other sensors.
+
         Raises:
-            InputError: if no edge joins two of these sensors.
+            InputError: if no edge joins two of these sensors, or two of them have the same id.
         """
         path = self.path
+        check_unique(sensor_ids, f"{path}, the data it is for")
         index = {sensor: i for i, sensor in enumerate(sensor_ids)}
         matrix = np.full((len(index), len(index)), absent, dtype=np.float32)
         ends = [(index.get(a), index.get(b)) for a, b in zip(self.source, self.target, strict=True)]
@@ -40,13 +43,18 @@ class Edges:
                 f"{path}: no edge joins two of the {len(sensor_ids)} sensors {first_few(sensor_ids)}; "
                 f"the edges name {first_few(self.source)}"
             )
-        if len(inside) < len(ends):
-            logger.info("%s: %d of %d edges left out, of other sensors", path, len(ends) - len(inside), len(ends))
+        if len(inside) < len(ends) and not published:
+            joined = {end for i in inside if ends[i][0] != ends[i][1] for end in ends[i]}
+            logger.warning(
+                "%s: %d of %d edges kept, %d left out that name sensors which the data lack; "
+                "sensors of the data without an edge: %d",
+                *(path, len(inside), len(ends), len(ends) - len(inside), len(index) - len(joined)),
+            )
         rows, columns = zip(*(ends[i] for i in inside), strict=True)
         matrix[rows, columns] = self.number[inside]
         return matrix
 
-    def to_kernel(self, sensor_ids: tuple[str, ...]) -> np.ndarray:
+    def to_kernel(self, sensor_ids: tuple[str, ...], *, published: bool = False) -> np.ndarray:
         """``gaussian_kernel`` of the distances between ``sensor_ids``, ``[N, N]``; a warning names its losses.
 
         The kernel was made for the distances of all pairs; of a list of neighbours it may drop the longer half.
@@ -54,7 +62,7 @@ class Edges:
         Raises:
             InputError: if no two of these sensors are joined, or all distances are equal.
         """
-        distances = self.to_matrix(sensor_ids, absent=np.inf)
+        distances = self.to_matrix(sensor_ids, absent=np.inf, published=published)
         try:
             weights = gaussian_kernel(distances)
         except InputError as error:
@@ -74,13 +82,16 @@ def read_road_csv(path: Path) -> Edges:
     """The road distances that come with the field's data sets: ``from,to,cost``, with or without that header.
 
     Raises:
-        InputError: if the file is not such a table, holds weights, or a distance is missing or negative.
+        InputError: if the file is not such a table, has other columns, or a distance is missing or negative.
     """
     with reading(path, "a csv of road distances"):
         rows = list(csv_rows(path))
         has_header = bool(rows) and not is_number(rows[0][1][-1])
-        if has_header and rows[0][1][-1].lower() == "weight":
-            raise InputError(f"{path}, line 1: column weight, expected cost or distance")
+        header = [cell.lower() for cell in rows[0][1]] if has_header else ["from", "to", "cost"]
+        if header not in (["from", "to", "cost"], ["from", "to", "distance"]):
+            raise InputError(
+                f"{path}, line 1: columns {','.join(rows[0][1])}, expected from,to,cost or from,to,distance"
+            )
         return _edges(rows[has_header:], path)
 
 
@@ -92,7 +103,7 @@ def read_graph_csv(path: Path, sensor_ids: tuple[str, ...]) -> np.ndarray:
     - edges ``from,to,weight`` by sensor id, used as they are; ``from,to,cost`` or ``from,to,distance`` turned into
       weights by ``gaussian_kernel``; or ``from,to`` alone, of weight 1.
 
-    Sensors and edges that the data does not have are left out.
+    Sensors that the data does not have are left out, and their edges, which a warning counts.
 
     Raises:
         InputError: if the file is none of these, or lacks a sensor of the data.

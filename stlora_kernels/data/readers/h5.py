@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from stlora_kernels.data.graph import first_few
 from stlora_kernels.data.readers.files import check_size, reading
 from stlora_kernels.data.readers.recording import Recording, target_first
 from stlora_kernels.errors import InputError, require
@@ -110,7 +111,11 @@ def _times(index: Any, path: Path) -> np.ndarray:
         raise InputError(f"{path}: the rows are of kind {kind!r}, expected dates without a time zone")
     if index.ndim != 1 or index.dtype.kind not in "iu":
         raise InputError(f"{path}: the rows are {index.dtype} {list(index.shape)}, expected one integer per date")
-    return index[:].astype(np.int64).astype(f"datetime64[{unit[1] or 'ns'}]").astype("datetime64[s]")
+    exact = index[:].astype(np.int64).astype(f"datetime64[{unit[1] or 'ns'}]")
+    times = exact.astype("datetime64[s]")
+    if (times != exact).any():
+        raise InputError(f"{path}: {exact[(times != exact).argmax()]} is between two seconds, expected whole ones")
+    return times
 
 
 def _labels(labels: Any, path: Path) -> tuple[str, ...]:
@@ -131,6 +136,10 @@ def _values(frame: Any, steps: int, ids: tuple[str, ...], path: Path) -> Read:
         if numbers.shape != (steps, len(sensors)) or numbers.dtype.kind not in "fiu":
             raise InputError(
                 f"{path}: values are {numbers.dtype} {list(numbers.shape)}, expected numbers {[steps, len(sensors)]}"
+            )
+        if not set(sensors) <= set(ids):
+            raise InputError(
+                f"{path}: block{len(blocks)} holds values of {first_few(sensors)}, of which not all are columns"
             )
         blocks.append(([column[sensor] for sensor in sensors], numbers))
 

@@ -21,12 +21,19 @@ def read_graph_pickle(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
     Lists, dicts, text and numpy arrays of numbers are read, from Python 2 (as latin1) or 3.
 
     Raises:
-        InputError: if the pickle asks for anything else, is broken, or holds something else.
+        InputError: if the pickle asks for anything else, is broken, or holds something else, or its index and its
+            list do not agree.
     """
     with reading(path, "an adjacency pickle"), path.open("rb") as file:
         content = _ArrayUnpickler(file, path).load()
     match content:
-        case [list(ids), _, _Array(values=matrix)] if all(isinstance(sensor, str | bytes | int) for sensor in ids):
+        case [list(ids), index, _Array(values=matrix)] if all(isinstance(sensor, str | bytes | int) for sensor in ids):
+            for i, sensor in enumerate(ids):
+                place = index.get(sensor, i) if isinstance(index, dict) else i
+                if place != i:
+                    raise InputError(
+                        f"{path}: sensor {sensor!r} is number {i} of the list, and {place!r} in id_to_index"
+                    )
             named = tuple(sensor.decode("latin1") if isinstance(sensor, bytes) else str(sensor) for sensor in ids)
             return matrix.astype(np.float32), named
     raise InputError(f"{path}: expected a pickled [ids, id_to_index, matrix]")

@@ -41,7 +41,11 @@ def open_series_csv(path: Path, target: str | None = None) -> Recording:
         _, header = next(rows, (0, [""]))
         if len(header) < 2:
             raise InputError(f"{path}, line 1: one column, expected the time and one column per sensor")
-        if is_long(header[1:]):
+        long = is_long(header[1:])
+        if "" in header[1:]:
+            what = "channel's name" if long else "sensor's id"
+            raise InputError(f"{path}, line 1, column {header.index('', 1) + 1}: no {what}; is there a comma too many?")
+        if long:
             return _long(rows, tuple(header[2:]), target, path)
         return _wide(rows, tuple(header[1:]), target, path)
 
@@ -77,6 +81,8 @@ def _long(rows: Rows, channels: tuple[str, ...], target: str | None, path: Path)
     named = target_first(channels, target, path)
     lines, moments, sensors, numbers = [], [], [], []
     for line, (moment, sensor, *cells) in rows:
+        if not sensor:
+            raise InputError(f"{path}, line {line}, column 2: no sensor's id")
         lines.append(line)
         moments.append(moment)
         sensors.append(sensor)

@@ -67,6 +67,22 @@ def test_zeros_are_missing_where_the_user_says_so(check, city):
     assert "12.27 % of all values: NaN 11.57 %, zeros 0.69 %" in out  # 53 and 3 of 432
 
 
+def test_a_null_value_is_no_part_of_averages_here_either(check, city):
+    rows = [f"2024-05-04 00:{minute:02},{10 if minute % 10 else 0},{minute}" for minute in range(0, 60, 5)]
+    (city / "zeros.csv").write_text("\n".join(["time,a,b", *rows]))
+    _, out, _ = check(city / "zeros.csv", "--resample", "10", "--null-value", "0")
+    assert "values 5 to 52.5" in out
+
+
+def test_sensors_of_the_same_id_are_named_before_their_graph(check, city):
+    (city / "twice.csv").write_text("time,a,b,b\n2024-01-01 00:00,1,2,3\n2024-01-01 00:05,2,3,4\n")
+    code, out, err = check(city / "twice.csv", "--adjacency", city / "g.csv")
+    assert code == 2
+    assert "twice.csv: two sensors have the id 'b'" in err
+    assert "graph none: " in out
+    assert "Error" not in out
+
+
 def test_without_a_graph_the_rest_is_shown(check, city):
     code, out, _ = check(city / "city.csv")
     assert code == 0
@@ -85,19 +101,23 @@ def test_a_converted_folder_shows_its_own_graph(check, city):
 
 
 def test_a_folder_of_a_registered_set_is_known_by_its_files(check, tmp_path):
-    np.savez(tmp_path / "PEMS08.npz", data=np.random.default_rng(0).uniform(1, 9, (100, 170, 1)))
+    flow = np.random.default_rng(0).uniform(1, 9, (100, 170, 1))
+    flow[40:50] = 0
+    np.savez(tmp_path / "PEMS08.npz", data=flow)
     code, out, _ = check(tmp_path)
     assert code == 0
     assert "PEMS08: flow in veh/5min, 170 sensors, 100 steps (the whole set has 170 and 17856)" in out
+    assert "10.00 % of all values: NaN 0 %, zeros 10.00 %" in out  # its null value is the field's
     assert "graph none: PEMS08: no PEMS08.csv, looked for" in out
 
 
 BROKEN = "time,a,b\n2024-01-01 00:00,1,x\n2024-01-01 00:05,,3\n2024-01-01 00:05,7,4\nfoo,1\n"
 
 
-def test_a_broken_file_is_shown_as_far_as_it_can_be_read(check, tmp_path):
-    (tmp_path / "broken.csv").write_text(BROKEN)
-    code, out, err = check(tmp_path / "broken.csv")
+@pytest.mark.parametrize("name", ["broken.csv", "broken.CSV"])
+def test_a_broken_file_is_shown_as_far_as_it_can_be_read(check, tmp_path, name):
+    (tmp_path / name).write_text(BROKEN)
+    code, out, err = check(tmp_path / name)
     for line in (
         "line 2, column b: 'x' is not a number",
         "line 5 has 2 cells, expected 3",
@@ -108,7 +128,7 @@ def test_a_broken_file_is_shown_as_far_as_it_can_be_read(check, tmp_path):
     ):
         assert line in out
     assert (code, err.count("\n")) == (2, 1)
-    assert err.startswith(f"error: {tmp_path / 'broken.csv'}, line 2, column b")
+    assert err.startswith(f"error: {tmp_path / name}, line 2, column b")
 
 
 @pytest.mark.parametrize(
@@ -121,6 +141,8 @@ def test_a_broken_file_is_shown_as_far_as_it_can_be_read(check, tmp_path):
         pytest.param(["nope.csv"], "no file", id="no-file"),
         pytest.param(["nope*.csv"], "no file fits", id="no-file-fits"),
         pytest.param(["PEMS05"], "unknown data set", id="unknown"),
+        pytest.param(["own.npz"], "own.npz: measurements of one's own are read from .csv and .h5", id="own-npz"),
+        pytest.param(["good.csv", "--null-value", "nan"], "--null-value: got nan, expected a finite", id="null-value"),
         pytest.param(["."], "is a folder, but neither of a converted data set", id="folder"),
         pytest.param(["PEMS08", "--snap", "2"], "--snap is not an option of data set 'PEMS08'", id="snap-of-a-set"),
         pytest.param(["good.csv", "--picture", "x.jpeg"], "--picture: got x.jpeg, expected a name that", id="format"),
@@ -132,6 +154,7 @@ def test_what_cannot_be_shown_is_said_in_one_line(check, tmp_path, monkeypatch, 
     noise = np.random.default_rng(0).bytes(3000)
     (tmp_path / "noise.csv").write_bytes(noise)
     (tmp_path / "noise.h5").write_bytes(noise)
+    np.savez(tmp_path / "own.npz", data=np.ones((50, 3, 1)))
     (tmp_path / "empty.csv").touch()
     (tmp_path / "long.csv").write_text("time,sensor,flow,speed\n2024-01-01 00:00,a,1,x\n")
     (tmp_path / "good.csv").write_text("time,a\n2024-01-01 00:00,1\n2024-01-01 00:05,2\n")

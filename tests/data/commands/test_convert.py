@@ -1,6 +1,8 @@
 """``convert``: a data set written once and mapped into memory ever after."""
 
+import errno
 import json
+import os
 from dataclasses import fields
 
 import numpy as np
@@ -8,9 +10,11 @@ import pytest
 import torch
 
 from stlora_kernels.data import ForecastData, SensorData, load_dataset
+from stlora_kernels.data.__main__ import main
 from stlora_kernels.data.commands.convert import ConvertOptions, run
 from stlora_kernels.data.converted import read_converted
 from stlora_kernels.errors import InputError
+from stlora_kernels.training.cli import run as run_command
 from stlora_kernels.training.options import parse
 
 DAY = np.datetime64("2024-11-03T00:00:00", "s")
@@ -95,6 +99,14 @@ def test_what_is_said_overrules(city):
     np.testing.assert_array_equal(data.values, original.values[..., ::-1])
 
 
+def test_sensor_ids_that_are_no_list_are_refused(city):
+    run(options(city))
+    about = json.loads((city / "out" / "data.json").read_text())
+    (city / "out" / "data.json").write_text(json.dumps(about | {"sensor_ids": "ba"}))
+    with pytest.raises(InputError, match=r"data\.json: sensor_ids is 'ba', expected a list"):
+        load_dataset(str(city / "out"))
+
+
 def test_another_graph_is_matched_by_id(city):
     run(options(city))
     (city / "other.csv").write_text("from,to,weight\nb,a,3\n")
@@ -118,10 +130,30 @@ def test_what_fails_leaves_nothing(city, monkeypatch, failing):
         def full(*_: object) -> None:
             raise OSError("no space left on device")
 
-        monkeypatch.setattr("stlora_kernels.data.converted.np.save", full)
+        monkeypatch.setattr("stlora_kernels.data.converted._runs", full)
         error = OSError
     with pytest.raises(error):
         run(options(city))
+    assert sorted(city.iterdir()) == before
+
+
+def refuse_room(file: int, start: int, size: int) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("asks", [True, False], ids=["of-the-file-system", "by-what-is-free"])
+def test_a_disk_too_small_for_the_values_is_one_line_before_they_are_read(city, monkeypatch, capsys, asks):
+    before = sorted(city.iterdir())
+    if asks:
+        monkeypatch.setattr("os.posix_fallocate", refuse_room)
+    else:  # as on macOS
+        monkeypatch.delattr("os.posix_fallocate")
+        monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 10})())
+    argv = ["convert", *map(str, (city / "city.csv", city / "out")), "--adjacency", str(city / "g.csv")]
+    assert run_command(main, argv) == 1
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert "No space left on device, 1,408 bytes are needed: " in err
     assert sorted(city.iterdir()) == before
 
 

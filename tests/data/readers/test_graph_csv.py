@@ -66,6 +66,18 @@ def test_distances_pass_through_the_gaussian_kernel(tmp_path, column, caplog):
     assert not caplog.text
 
 
+@pytest.mark.parametrize("header", ["from,to,weight", "from,to,distance"])
+def test_edges_of_sensors_that_the_data_lack_are_counted(tmp_path, caplog, header):
+    path = write(tmp_path / "g.csv", header, "a,a,0", "a,b,1", "b,x,2", "x,y,3")
+    read_graph_csv(path, IDS)
+    (warning,) = caplog.records
+    assert warning.levelno == logging.WARNING
+    assert (
+        "2 of 4 edges kept, 2 left out that name sensors which the data lack; sensors of the data without an edge: 1"
+        in caplog.text
+    )
+
+
 def test_losing_a_sensors_last_edge_to_the_kernel_is_said(tmp_path, caplog):
     path = write(tmp_path / "g.csv", "from,to,distance", "a,b,900", "b,c,1000")
     assert not read_graph_csv(path, IDS).any()
@@ -79,6 +91,9 @@ def test_losing_a_sensors_last_edge_to_the_kernel_is_said(tmp_path, caplog):
         pytest.param(["0,1,0", "1,0,1"], "a table of 2 x 3, expected a square matrix", id="not-square"),
         pytest.param(["0,1", "1"], "line 2: 1 cells, expected 2", id="ragged"),
         pytest.param(["0,1", "1,much"], "line 2, column 2: 'much' is not a number", id="text"),
+        pytest.param(
+            ["a,b,c,c", "0,1,0,0", "1,0,1,1", "0,0,0,0", "0,0,0,0"], "g.csv: two sensors have the id 'c'", id="twice"
+        ),
         pytest.param(["a,b", "0,1", "1,0"], "graph of 2 sensors lacks 1 of the data's 3: c", id="lacks-a-sensor"),
         pytest.param([",a,b,c", "a,0,1,0", "c,0,0,0", "b,0,0,0"], "line 3: row of sensor 'c'", id="rows-not-as-header"),
         pytest.param(["from,to,weight"], "has no edges", id="no-edges"),
@@ -105,6 +120,12 @@ def test_what_is_no_graph_of_these_sensors_is_refused(tmp_path, lines, message):
     assert "\n" not in str(error.value)
 
 
+def test_a_table_for_data_with_an_id_twice_is_refused(tmp_path):
+    path = write(tmp_path / "g.csv", "from,to,weight", "a,b,1", "b,c,1")
+    with pytest.raises(InputError, match=r"g\.csv, the data it is for: two sensors have the id 'b'"):
+        read_graph_csv(path, ("a", "b", "b", "c"))
+
+
 @pytest.mark.parametrize("header", [["from,to,cost"], ["from,to,distance"], []], ids=["cost", "distance", "none"])
 def test_road_distances_are_read_with_and_without_header(tmp_path, header):
     path = write(tmp_path / "d.csv", *header, "1,2,0.5", "2,3,4", "")
@@ -120,6 +141,12 @@ def test_road_distances_are_read_with_and_without_header(tmp_path, header):
     ("lines", "message"),
     [
         pytest.param(["from,to,cost"], "has no edges", id="only-a-header"),
+        pytest.param(
+            ["from,to,speed", "1,2,3"],
+            "line 1: columns from,to,speed, expected from,to,cost or from,to,distance",
+            id="another-third-column",
+        ),
+        pytest.param(["To,From,cost", "1,2,3"], "line 1: columns To,From,cost, expected from,to", id="swapped"),
         pytest.param(["1,2"], "line 1: 2 cells, expected from,to,cost", id="two-columns"),
         pytest.param(["1,2,3", "1,2,x"], "line 2, column 3: 'x' is not a number", id="text"),
         pytest.param(["1,2,-3"], "line 1, column 3: '-3'", id="negative"),

@@ -64,7 +64,11 @@ def test_pickled_attributes_are_never_opened(tmp_path):
         pytest.param({"ids": (0.5, 1.5, 2.5)}, "sensor ids are of type float64", id="ids-are-fractions"),
         pytest.param({"blocks": [((1, 2, 3), VALUES[:2])]}, "[2, 3], expected numbers [4, 3]", id="too-few-rows"),
         pytest.param({"blocks": [((1, 2, 3), VALUES.astype("S"))]}, "expected numbers [4, 3]", id="text"),
-        pytest.param({"blocks": [((7, 8, 9), VALUES)]}, "cannot be read as a pandas .h5", id="columns-of-others"),
+        pytest.param(
+            {"blocks": [((7, 8, 9), VALUES)]},
+            "block0 holds values of 7, 8, 9, of which not all are columns",
+            id="columns-of-others",
+        ),
     ],
 )
 def test_other_frames_are_refused(tmp_path, options, message):
@@ -84,6 +88,12 @@ def test_pickled_labels_are_refused(tmp_path):
         labels[0] = np.frombuffer(b"cos\nsystem\n.", np.uint8)
     with pytest.raises(InputError, match="no pickled objects"):
         read_pandas_h5(path)
+
+
+def test_fractions_of_a_second_are_refused(tmp_path):
+    times = np.array(["2017-01-01T00:00:00.000", "2017-01-01T00:00:01.900"] * 2, "datetime64[ms]")[: len(TIMES)]
+    with pytest.raises(InputError, match=r"a.h5: 2017-01-01T00:00:01.900.* is between two seconds"):
+        read_pandas_h5(write(tmp_path / "a.h5", times=times, kind="datetime64[ms]"))
 
 
 def test_several_frames_or_none_are_refused(tmp_path):

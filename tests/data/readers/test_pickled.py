@@ -70,6 +70,12 @@ def test_ids_become_text(tmp_path, ids):
     assert read_graph_pickle(dump(tmp_path / "a.pkl", (ids, {}, MATRIX)))[1] == ("1", "2")
 
 
+def test_an_index_that_contradicts_the_list_is_refused(tmp_path):
+    path = dump(tmp_path / "a.pkl", [IDS, {"773869": 1, "767541": 0}, MATRIX])
+    with pytest.raises(InputError, match=r"a\.pkl: sensor '773869' is number 0 of the list, and 1 in id_to_index"):
+        read_graph_pickle(path)
+
+
 @pytest.mark.parametrize("protocol", range(6))
 @pytest.mark.parametrize("where", ["instead", "as-an-id", "in-the-index", "as-the-matrix"])
 def test_a_hostile_pickle_is_refused_before_it_runs(tmp_path, protocol, where):

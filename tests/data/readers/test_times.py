@@ -65,12 +65,42 @@ def test_one_offset_leaves_the_clock_as_it_is_written(tmp_path, form, offset):
         pytest.param(["00:30:00", *AUTUMN[1:3]], "line 3.*is with an offset.*before are without", id="one-with"),
         pytest.param(["00:30:00+25:00"], "line 2.*more than 14 hours from UTC", id="no-such-offset"),
         pytest.param(["00:30:00 PST"], "line 2, column 1: .*is not a time", id="name-of-a-zone"),
+        pytest.param(["00:30:00-7", "01:00:00-7"], "line 2, column 1: .*00:30:00-7' is not a time", id="one-digit"),
+        pytest.param(["00:30:00-7", "01:00:00-8"], "line 2, column 1: .*00:30:00-7' is not a time", id="two-of-them"),
+        pytest.param(
+            ["00:30:00 GMT+1"], r"00:30:00 GMT\+1' is not a time such as .* or 2015-01-31 08:15:00-07:00", id="GMT"
+        ),
+        pytest.param(
+            ["00:30:00-08:00", "09:00:00Z"],
+            r"line 3, column 1: '2024-11-03 09:00:00Z' is \+00:00 from UTC, line 2 -08:00, expected at most 2 hours",
+            id="local-and-utc",
+        ),
+        pytest.param(
+            ["00:30:00.0", "00:30:01.9"],
+            "line 3.*00:30:01.9' is between two seconds, expected whole ones",
+            id="fraction",
+        ),
+        pytest.param(
+            ["00:30:00-08:00"] * 2, "line 3: .* follows .*, expected times that increase$", id="twice-with-an-offset"
+        ),
     ],
 )
 def test_what_cannot_be_told_is_refused_with_its_line(tmp_path, moments, message):
     with pytest.raises(InputError, match=message) as error:
         open_series_csv(write(tmp_path, "2024-11-03", moments))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("moment", ["20240105T000000+0100", "20240105T0000Z"])
+def test_an_offset_is_never_lost(tmp_path, moment):
+    (tmp_path / "a.csv").write_text(f"t,a\n{moment},1\n")
+    with pytest.raises(InputError, match=r"line 2, column 1: .* is not a time such as"):
+        open_series_csv(tmp_path / "a.csv")
+
+
+def test_no_fraction_is_no_fraction(tmp_path):
+    (tmp_path / "a.csv").write_text("t,a\n2024-01-05 00:00:00.000,1\n2024-01-05 00:05:00.000,1\n")
+    assert np.diff(open_series_csv(tmp_path / "a.csv").times).astype(int) == 300
 
 
 @pytest.mark.parametrize("moment", ["now", "today", "03/04/2024 08:00", "4.3.2024", "1e9", "2024"])
