@@ -36,6 +36,7 @@ class Work:
     cell: Cell
     process: subprocess.Popen[bytes]
     log: Path
+    said_before: int  # bytes of the log, of earlier attempts
     started: float
 
 
@@ -80,7 +81,8 @@ class Runner:
         # A run that was killed before it kept anything to go on from has to begin anew.
         how = "--resume" if any(folder.glob("*last*.safetensors")) else "--overwrite"
         command = [*TRAIN, *cell.arguments(), "--output", str(folder), how]
-        with log.open("wb") as stderr:
+        with log.open("ab") as stderr:
+            said_before = stderr.tell()
             process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -89,7 +91,7 @@ class Runner:
                 env=os.environ | {"OMP_NUM_THREADS": str(threads(self.jobs))},
                 start_new_session=True,  # Ctrl-C reaches this process alone, which then stops each one once
             )
-        self.running.append(Work(cell, process, log, time.monotonic()))
+        self.running.append(Work(cell, process, log, said_before, time.monotonic()))
         self.say(f"{number} {cell.name}{': goes on' if how == '--resume' else ''}")
 
     def _look(self) -> None:
@@ -117,8 +119,10 @@ class Runner:
         finally:
             for work in self.running:
                 work.process.kill()
-                work.process.wait()
-                self.say(f"{work.cell.name}: interrupted; the same command goes on with it")
+                if work.process.wait():
+                    self.say(f"{work.cell.name}: interrupted; the same command goes on with it")
+                else:
+                    self.say(f"{work.cell.name}: done")
             self.running.clear()
 
 
@@ -131,7 +135,8 @@ def threads(jobs: int) -> int:
 
 
 def _reason(work: Work) -> str:
-    lines = [line.strip() for line in work.log.read_text(encoding="utf-8", errors="replace").splitlines()]
+    said = work.log.read_bytes()[work.said_before :].decode(errors="replace")
+    lines = [line.strip() for line in said.splitlines()]
     last = next(filter(None, reversed(lines)), "nothing was said").removeprefix("error: ")
     code = work.process.returncode
     return last if code >= 0 else f"killed by signal {-code} after: {last}"

@@ -93,8 +93,9 @@ def test_a_failing_run_is_reported_and_the_others_go_on(options, fake_training, 
     assert "Failed: synthetic-lstm-stlora-seed0: the loss is nan" in out
     assert "synthetic-lstm-stlora-seed0: failed after 0.0 min: the loss is nan" in err
     assert "of its beginning" in (tmp_path / "out" / "logs" / "synthetic-lstm-stlora-seed0.log").read_text()
-    fake_training(options())
-    reproduce(options())  # is tried again
+    fake_training(options(), how={"stlora-seed0": "silent"})
+    with pytest.raises(ChildProcessError, match="nothing was said"):
+        reproduce(options())  # is tried again, and judged by what it says now
     assert len(calls()) == 5
 
 
