@@ -11,7 +11,7 @@ from stlora_kernels.reproduce.grid import Cell
 from stlora_kernels.reproduce.options import Experiment
 from stlora_kernels.reproduce.results import GridResults, Result
 from stlora_kernels.reproduce.statistics import Comparison
-from stlora_kernels.reproduce.tables import difference, parameters, seconds, tables_of
+from stlora_kernels.reproduce.tables import difference, parameters, seconds, seeds_list, tables_of
 
 TITLES: dict[Experiment, str] = {
     "table2": 'Table 2: models with ST-LoRA ("+") and without, beside classical baselines',
@@ -25,7 +25,8 @@ NOTES = """\
   how many there are. "-": too few seeds, or nothing to test.
 - Errors are of the test part, in the unit of the data (MAPE in percent); missing targets are left out. Of the averages
   over the horizon, "mean of steps" is the mean of the steps' errors, "pooled" takes all targets as one set.
-- Seconds per epoch are of training without validation, the median of a run's epochs."""
+- Seconds per epoch are of training without validation, the median of a run's epochs. They mean little where runs shared
+  the machine (--jobs)."""
 NAMED = 5  # runs that are not done, by name; the others by number
 
 
@@ -59,9 +60,8 @@ def about_data(result: Result) -> str:
 
 
 def seeds_of(results: Sequence[Result]) -> str:
-    """Such as "seeds 0, 1, 2"."""
-    seeds = sorted({result.cell.config.seed for result in results if not result.cell.is_fitted})
-    return f"seed{'s' * (len(seeds) != 1)} {', '.join(map(str, seeds)) or 'none'}"
+    """Of the runs that have any."""
+    return seeds_list({result.cell.config.seed for result in results if not result.cell.is_fitted})
 
 
 def epochs_of(cells: Sequence[Cell]) -> str:

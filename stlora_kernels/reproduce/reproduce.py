@@ -49,11 +49,11 @@ def reproduce(options: ReproduceOptions, train_args: tuple[str, ...] = ()) -> No
 
 
 def _run(todo: list[Cell], options: ReproduceOptions, any_done: bool) -> Ended:
-    missing = missing_data(todo)
+    missing = {} if options.budget == 0 else missing_data(todo)  # to show what is done needs no data
     here = [cell for cell in todo if cell.config.dataset not in missing]
     if missing and not here and not any_done:
         raise next(iter(missing.values()))
-    if here:
+    if here and options.budget != 0:
         share = threads(options.jobs)
         _say(f"{len(here)} runs to do, {options.jobs} at a time with {share} thread(s) each, into {options.output}")
     ended = Runner(options.output, options.jobs, options.budget, _say).run(here)

@@ -1,7 +1,7 @@
 """The tables of an experiment, as texts in rows; Markdown for the reader."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from stlora_kernels.reproduce.results import ERRORS, GridResults, Pair, Result
@@ -159,7 +159,7 @@ class Sweep:
 
     def title(self) -> str:
         """What it shows."""
-        over = f"seeds {', '.join(map(str, self.seeds))}" if self.seeds else "seeds differ, their number in brackets"
+        over = seeds_list(self.seeds) if self.seeds else "seeds differ, their number in brackets"
         without = f"; without the adapter {spread_text(self.plain)}" if self.plain.runs else ""
         return f"{self.name}+: test MAE (pooled) by layers and rank, {over}{without}"
 
@@ -228,6 +228,12 @@ def interval_text(found: Comparison) -> str:
 def p_text(p: float) -> str:
     """Three digits, of very small ones a bound."""
     return NONE if math.isnan(p) else f"{p:.3f}" if p >= 0.001 else "< 0.001"
+
+
+def seeds_list(seeds: Iterable[int]) -> str:
+    """Such as "seeds 0, 1, 2"."""
+    texts = [str(seed) for seed in sorted(seeds)]
+    return f"seed{'s' * (len(texts) != 1)} {', '.join(texts) or 'none'}"
 
 
 def percent(value: float) -> str:

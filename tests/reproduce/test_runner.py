@@ -185,6 +185,15 @@ def test_runs_without_data_fail_without_being_begun(options, fake_training, call
     assert len(calls()) == 2
 
 
+def test_what_is_done_is_shown_without_its_data(options, fake_training, tmp_path, capsys):
+    two = options(datasets=("METR-LA", "synthetic"), data=tmp_path, seeds=1)
+    fake_training(two)
+    with pytest.raises(ChildProcessError):
+        reproduce(two)
+    reproduce(options(datasets=("METR-LA", "synthetic"), data=tmp_path / "gone", seeds=1, budget=0.0))
+    assert capsys.readouterr().out.count("**partial: 2 of 4 runs**") == 2
+
+
 def test_without_any_data_nothing_is_run(options, fake_training, calls, tmp_path):
     alone = options(datasets=("METR-LA",), data=tmp_path)
     fake_training(alone)
