@@ -15,6 +15,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
 SETUP = ["./dev train", "./dev test"]
 QUICK = " --epochs 1 --max-batches 2"  # what makes a training short enough for a test
+QUICK_GRID = " --epochs 1 --seeds 1 -- --max-batches 2"  # and a grid of them
 
 
 def test_the_first_screen_has_exactly_the_two_set_up_commands():
@@ -63,7 +64,8 @@ def test_commands_after_set_up(workplace):
     """In the order of the README, because later ones use the runs of earlier ones."""
     env = os.environ | {"STLORA_DATA": str(workplace / "data")}
     for command in COMMANDS[2:]:
-        line = command.replace(".venv/bin/python", sys.executable) + (QUICK if ".train" in command else "")
+        quick = QUICK if ".train" in command else QUICK_GRID if ".reproduce" in command else ""
+        line = command.replace(".venv/bin/python", sys.executable) + quick
         result = subprocess.run(line, shell=True, cwd=workplace, env=env, capture_output=True, text=True)
         assert result.returncode == 0, f"{command}\n{result.stdout[-2000:]}{result.stderr[-2000:]}"
 
