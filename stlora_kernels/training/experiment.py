@@ -27,7 +27,7 @@ from stlora_kernels.training.options import config_from_dict
 from stlora_kernels.training.progress import Progress
 from stlora_kernels.training.report import Report
 from stlora_kernels.training.resume import LAST, PREVIOUS, check_same, load_state, save_state
-from stlora_kernels.training.run_folder import about_checkpoint, check_folder, start_folder, write_metrics
+from stlora_kernels.training.run_folder import about_checkpoint, check_folder, is_begun, start_folder, write_metrics
 from stlora_kernels.training.scalars import Scalars
 from stlora_kernels.training.state import put, take
 from stlora_kernels.training.trainer import NonFiniteLossError, Trainer, seed_everything
@@ -74,7 +74,7 @@ def _train(
     config = asked.complete()
     folder = config.run_folder
     found = load_state(folder) if resume else None
-    check_folder(folder, overwrite or found is not None)
+    check_folder(folder, overwrite or found is not None or (resume and is_begun(folder, asked)))
     seed_everything(config.seed)
     data = load_data(config)
     data.place(device)

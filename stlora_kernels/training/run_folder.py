@@ -37,6 +37,12 @@ def check_folder(folder: Path, overwrite: bool) -> None:
         raise InputError(f"--output: {folder} cannot be made, because {there} is not a folder one can write to")
 
 
+def is_begun(folder: Path, asked: TrainConfig) -> bool:
+    """Whether the folder holds this very run, begun and not finished: killed, perhaps, before its first state."""
+    config = folder / CONFIG
+    return config.is_file() and not (folder / METRICS).exists() and config.read_text("utf-8") == _yaml(asked)
+
+
 def start_folder(folder: Path, asked: TrainConfig) -> None:
     """Make the run folder; what an earlier run left in it no longer belongs to what follows.
 
@@ -46,7 +52,11 @@ def start_folder(folder: Path, asked: TrainConfig) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name in RUN_FILES:
         (folder / name).unlink(missing_ok=True)
-    write_text(folder / CONFIG, f"{asked.to_yaml()}# null, as published: {asked.recipe()}\n")
+    write_text(folder / CONFIG, _yaml(asked))
+
+
+def _yaml(asked: TrainConfig) -> str:
+    return f"{asked.to_yaml()}# null, as published: {asked.recipe()}\n"
 
 
 def about_checkpoint(config: TrainConfig, data: ForecastData, validation: Scores) -> dict[str, Any]:

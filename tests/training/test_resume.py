@@ -132,6 +132,16 @@ def test_where_there_is_nothing_a_run_begins(tiny):
     assert_same(tiny.output, tiny.output.with_name("whole"))
 
 
+def test_a_run_that_was_killed_before_its_first_state_begins_anew(tiny):
+    train(replace(tiny, epochs=1))
+    for name in ("metrics.json", LAST):
+        (tiny.output / name).unlink()
+    with pytest.raises(InputError, match="unfinished run"):
+        train(tiny, resume=True)  # of other epochs, so it may be anybody's
+    train(replace(tiny, epochs=1), resume=True)
+    assert (tiny.output / "metrics.json").exists()
+
+
 def test_overwriting_leaves_nothing_to_go_on_with(tiny, pull_the_plug):
     train(tiny)
     pull_the_plug(0)
