@@ -16,10 +16,12 @@ import pytest
 from hypothesis import strategies as st
 
 from stlora_kernels.data.converted import read_converted
+from stlora_kernels.data.inspection.lenient import read_leniently
 from stlora_kernels.data.readers import (
     open_series_csv,
     read_graph_csv,
     read_graph_pickle,
+    read_locations_csv,
     read_matrix_npy,
     read_npz,
     read_pandas_h5,
@@ -68,6 +70,10 @@ def read_folder_of(path: Path) -> Any:
     return read_converted(folder)
 
 
+def read_as_check_does(path: Path) -> Any:
+    return read_leniently(path.replace(path.with_suffix(".csv")))
+
+
 ABOUT = {
     "format": 1,
     **dict.fromkeys(("name", "quantity", "unit"), "x"),
@@ -93,6 +99,11 @@ READERS: dict[str, tuple[Read, bytes]] = {
     "matrix-csv": (lambda path: read_graph_csv(path, IDS), b",a,b,c\na,0,1,0\nb,2,0,0\nc,0,0,1\n"),
     "edges-csv": (lambda path: read_graph_csv(path, IDS), b"from,to,distance\na,b,3\nb,c,1\n"),
     "roads-csv": (read_road_csv, b"from,to,cost\n1,2,3.5\n2,3,4\n"),
+    "locations-csv": (
+        lambda path: read_locations_csv(path, IDS[:2]),
+        b"index,sensor_id,latitude,longitude\n0,a,34.1,-118.2\n1,b,34.2,-118.3\n",
+    ),
+    "check's-csv": (read_as_check_does, b"t,a,b\n2024-01-01 00:00:00-08:00,1,2\n2024-01-01 00:05:00-08:00,x,4e1\n"),
     "folder": (read_folder_of, json.dumps(ABOUT).encode()),
 }
 
