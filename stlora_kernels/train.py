@@ -1,9 +1,8 @@
 """``python -m stlora_kernels.train``: train a model on a data set and print its test errors beside HA's."""
 
-import sys
 from collections.abc import Sequence
 
-from stlora_kernels.training.cli import run
+from stlora_kernels.training.cli import leave, run
 
 
 def main(argv: Sequence[str]) -> None:
@@ -19,4 +18,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    leave(run(main))

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from stlora_kernels.errors import InputError, MissingExtraError
 
@@ -31,6 +32,19 @@ def run(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None
     except KeyboardInterrupt as stop:
         return _say(f"stopped: {stop}" if str(stop) else "stopped", 130)
     return 0
+
+
+def leave(code: int) -> NoReturn:
+    """End the process.
+
+    One of ``torchrun``'s ends without Python's shutdown: gloo's threads outlive their process group, and one that lets
+    go of a tensor while Python shuts down aborts the whole process ("terminate called without an active exception").
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _say(message: str, code: int) -> int:
