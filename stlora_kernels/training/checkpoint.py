@@ -56,7 +56,7 @@ def read_tensors(file: Path) -> tuple[dict[str, Tensor], Any]:
         about = json.loads(header[KEY])
     except (safetensors.SafetensorError, KeyError, ValueError, OSError) as error:
         raise InputError(f"{file} is not a whole checkpoint of stlora_kernels: {error}") from error
-    if header.get(DIGEST, _digest(tensors)) != _digest(tensors):
+    if DIGEST in header and header[DIGEST] != _digest(tensors):
         raise InputError(f"{file} is not a whole checkpoint of stlora_kernels: its tensors are not those of its digest")
     return tensors, about
 

@@ -188,7 +188,8 @@ def measure(
     fill(model, load_checkpoint(run)[0], run)
     name = type(model).__name__ if isinstance(model, Baseline) else config.model_name
     scores = {name: evaluate(model, data, data.test, config.recipe().batch_size, device, ranks)}
-    return Report(data, scores | evaluate_ha(data, data.test), describe_parameters(model))
+    ha = evaluate_ha(data, data.test) if ranks.is_main else {}  # which alone prints
+    return Report(data, scores | ha, describe_parameters(model))
 
 
 def load_data(config: TrainConfig) -> ForecastData:

@@ -69,6 +69,17 @@ def assert_same(one, other):
             assert torch.equal(tensor, wanted[name]), name
 
 
+def stopped_beside_a_whole_one(tiny, pull_the_plug):
+    """Two runs of the same: one that stopped after five batches, with a state of each, and one that did not."""
+    config = replace(tiny, epochs=3, save_minutes=0.0, batch_size=32)
+    whole = replace(config, output=tiny.output.with_name("whole"))
+    train(whole)
+    pull_the_plug(5)
+    with pytest.raises(StoppedError):
+        train(config)
+    return config, whole
+
+
 CASES = {
     "plain": {"stlora": False},
     "dropout": {"adapter": AdapterConfig(layers=1, rank=2, hidden=8, dropout=0.5)},
@@ -168,12 +179,7 @@ def damaged(path, how):
 
 @pytest.mark.parametrize("how", ["cut", "bit", "empty"])
 def test_a_broken_state_is_named_and_the_one_before_it_used(how, tiny, pull_the_plug, capsys):
-    config = replace(tiny, epochs=3, save_minutes=0.0, batch_size=32)
-    whole = replace(config, output=tiny.output.with_name("whole"))
-    train(whole)
-    pull_the_plug(5)
-    with pytest.raises(StoppedError):
-        train(config)
+    config, whole = stopped_beside_a_whole_one(tiny, pull_the_plug)
     damaged(tiny.output / LAST, how)
     pull_the_plug(None)
     train(config, resume=True)
@@ -219,12 +225,7 @@ def test_other_data_are_refused(tiny, monkeypatch):
 
 
 def test_a_full_disk_leaves_the_last_good_state(tiny, monkeypatch, capsys, pull_the_plug):
-    config = replace(tiny, epochs=3, save_minutes=0.0, batch_size=32)
-    whole = replace(config, output=tiny.output.with_name("whole"))
-    train(whole)
-    pull_the_plug(5)
-    with pytest.raises(StoppedError):
-        train(config)
+    config, whole = stopped_beside_a_whole_one(tiny, pull_the_plug)
     pull_the_plug(None)
     before = {path.name: path.read_bytes() for path in tiny.output.iterdir()}
     real = Path.write_bytes
